@@ -1,0 +1,64 @@
+"""`synthchex <command>`: one entry, one table of commands. Imports nothing heavy; each command loads what it needs."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import synthchex
+from synthchex import options
+
+# command: (module, or room/script; group; what it does)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("synthchex.job", "start here", "run the whole job on the embedded phantom domain, and open the report"),
+    "doctor": ("synthchex.doctor", "start here", "what this machine has, what works, what to install for the rest"),
+    "run": ("synthchex.job", "whole job", "run the whole job from a YAML: prompts to report"),
+    "generate": ("generation/generate.py", "stages", "films from a table of prompts"),
+    "filter": ("filtering/filter.py", "stages", "a verdict for every film; Low Quality and Not Relevant are marked to be dropped"),
+    "build": ("datasets_scripts/build.py", "stages", "kept films as a SynthCheX-style dataset that load_dataset reads"),
+    "evaluate": ("synthchex.evaluation", "stages", "score any synthetic set against any real one, overall and per label"),
+    "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),
+    "launch": ("synthchex.launch", "many processes", "run generate or filter in several processes, on GPUs or CPU cores"),
+}
+
+
+def usage() -> str:
+    """The page that `synthchex --help` prints."""
+    lines = [f"synthchex {synthchex.__version__}: synthetic chest radiographs that people can trust", "", "usage: synthchex <command> [options]"]
+    for group in dict.fromkeys(entry[1] for entry in COMMANDS.values()):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<10}{text}" for name, (_, its_group, text) in COMMANDS.items() if its_group == group]
+    lines += ["", "examples:", "  synthchex demo", "  synthchex evaluate --real real/ --synthetic synthetic/ --out scores"]
+    return "\n".join([*lines, "", "synthchex <command> --help shows the options of a command and examples."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(synthchex.__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"error: expected one of {', '.join(COMMANDS)}, got {words[0]!r}; see synthchex --help", file=sys.stderr)
+        return options.BAD_INPUT
+    return run_command(words[0], words[1:])
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """A command's `main`, from its module or from its script in a room."""
+    target = COMMANDS[name][0]
+    if not target.endswith(".py"):
+        module = import_module(target)
+        return options.run(getattr(module, name if name in ("demo", "run") else "main"), arguments)
+    room, script = target.split("/")
+    sys.argv = [f"synthchex {name}", *arguments]
+    return options.run(runpy.run_path(str(synthchex.room(room) / script))["main"], arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Networks behind small interfaces: encoders, samplers, judges. Nothing is loaded at import."""

@@ -1,0 +1,14 @@
+"""The report of an evaluation: one self-contained HTML file, its plots as files, and a table for the terminal.
+
+    page = write_report(results, out, images=ReportImages(real=[(film, "00012.png")]))
+    print(terminal_table(results))
+
+`results` is the content of `results.json`. Every key may be absent: a section without data is left out.
+"""
+
+from __future__ import annotations
+
+from synthchex.report.page import ReportImages, write_report
+from synthchex.report.tables import terminal_table
+
+__all__ = ["ReportImages", "terminal_table", "write_report"]
