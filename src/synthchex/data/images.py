@@ -136,12 +136,14 @@ def _from_pil(image: Image.Image, name: str) -> Film:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage("too-large", f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height} in {name}")
     try:
+        # Asked before loading: Pillow turns TIFF while it loads and then forgets that it did.
+        turned = image.getexif().get(0x0112, 1) != 1
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise UnreadableImage("truncated", f"expected a whole image, got {name}, whose pixels end early: {error}") from error
-    notes: tuple[str, ...] = ()
-    if image.getexif().get(0x0112, 1) != 1:
-        image, notes = ImageOps.exif_transpose(image), ("exif-rotated",)
+    notes: tuple[str, ...] = ("exif-rotated",) if turned else ()
+    if turned:
+        image = ImageOps.exif_transpose(image)
     # Pillow's own convert() would clip deep modes at 255: 94 % of a 12-bit ramp becomes white.
     if image.mode in DEEP_MODES:
         film = _scaled(np.asarray(image))

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from synthchex.report.page import ReportImages, write_report
+from synthchex.report.films import ReportImages
+from synthchex.report.page import write_report
 from synthchex.report.tables import terminal_table
 
 __all__ = ["ReportImages", "terminal_table", "write_report"]

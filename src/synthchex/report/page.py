@@ -1,59 +1,22 @@
-"""Puts the page together: words, checks on the counts, thumbnails and plots, handed to `template.html.j2`.
+"""Puts the page together: words, checks on the counts, films and plots, handed to `template.html.j2`.
 
 Every number is turned into text by `tables`; every string is escaped by the template.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from synthchex.report import plots, tables
+from synthchex.report import canvas, plots, tables
+from synthchex.report.films import ReportImages, contact_sheets
 from synthchex.report.tables import count, finite
 
-Films = Sequence[tuple[np.ndarray, str]]
-THUMBNAIL = 224  # pixels on the longer side
-MAX_FILMS = 24  # per contact sheet
 PLOT_NAMES = ("kid_per_label", "prdc", "prdc_per_label", "alignment", "verdicts", "feature_map")
-
-
-@dataclass(frozen=True)
-class ReportImages:
-    """Films and arrays that the page shows; whatever is None or empty is left out.
-
-    Films are (uint8 array, caption): (H, W) or (H, W, 3), any size. The first line of a caption is the description
-    (prompt, file name), the following lines are short facts (quality, score, reason).
-
-    Args:
-        real: samples of the real set.
-        kept: synthetic films that passed the quality filter.
-        rejected: synthetic films that did not, captioned with the reason.
-        best_aligned: synthetic films with the highest image-prompt cosine, best first.
-        worst_aligned: those with the lowest, worst first.
-        real_points: (N, 2) projection of the real features.
-        synthetic_points: (M, 2) in the same projection.
-        matched: cosines of each image with its own prompt.
-        shuffled: cosines of the same images with prompts at random.
-    """
-
-    real: Films | None = None
-    kept: Films | None = None
-    rejected: Films | None = None
-    best_aligned: Films | None = None
-    worst_aligned: Films | None = None
-    real_points: np.ndarray | None = None
-    synthetic_points: np.ndarray | None = None
-    matched: np.ndarray | None = None
-    shuffled: np.ndarray | None = None
 
 
 def write_report(results: Mapping[str, Any], out: Path, *, images: ReportImages | None = None) -> Path:
@@ -87,7 +50,7 @@ def write_report(results: Mapping[str, Any], out: Path, *, images: ReportImages 
     return temporary.replace(page)
 
 
-def draw(results: Mapping[str, Any], images: ReportImages) -> dict[str, plots.Plot]:
+def draw(results: Mapping[str, Any], images: ReportImages) -> dict[str, canvas.Plot]:
     """Every plot for which there is data, by name."""
     overall, labels = results.get("overall") or [], results.get("labels") or []
     domain = results.get("domain")
@@ -102,7 +65,7 @@ def draw(results: Mapping[str, Any], images: ReportImages) -> dict[str, plots.Pl
     return {plot.name: plot for plot in drawn if plot is not None}
 
 
-def render(results: Mapping[str, Any], sheets: Sequence[Mapping[str, Any]], figures: Mapping[str, plots.Plot]) -> str:
+def render(results: Mapping[str, Any], sheets: Sequence[Mapping[str, Any]], figures: Mapping[str, canvas.Plot]) -> str:
     """The page as text."""
     import jinja2
 
@@ -133,8 +96,8 @@ def render(results: Mapping[str, Any], sheets: Sequence[Mapping[str, Any]], figu
         config=pretty(results["config"]) if results.get("config") else None,
         hashes=results.get("hashes") or {},
         schema=results.get("schema_version"),
-        light=plots.LIGHT,
-        dark=plots.DARK,
+        light=canvas.LIGHT,
+        dark=canvas.DARK,
         absent=tables.ABSENT,
     )
 
@@ -143,25 +106,29 @@ def summary(results: Mapping[str, Any]) -> str:
     """What was measured, in plain words, from what is there."""
     sets = results.get("sets") or {}
     sizes = [finite((sets.get(name) or {}).get("n")) for name in ("synthetic", "real")]
-    kind = "simulated radiographs (phantoms)" if results.get("domain") == "phantom" else "chest radiographs"
+    phantom = results.get("domain") == "phantom"
+    first = "generated phantom radiographs" if phantom else "synthetic chest radiographs"
+    second = "simulated reference" if phantom else "real"
     told = []
     if None not in sizes:
-        told.append(f"This report compares {count(sizes[0])} synthetic {kind} with {count(sizes[1])} reference images.")
+        told.append(f"This report compares {count(sizes[0])} {first} with {count(sizes[1])} {second} images.")
     if (results.get("encoder") or {}).get("name"):
-        told.append(f"Every image is described by the encoder {results['encoder']['name']}, and the two sets of descriptions \
-are compared as distributions.")
+        name = results["encoder"]["name"]
+        told.append(f"Every image is described by the encoder {name}; the two sets are compared as distributions.")
     told += _headline(results)
     labels = results.get("labels") or []
     scored = sum(map(tables.scored, labels))
     if labels and scored < len(labels):
-        told.append(f"Of {len(labels)} labels, {scored} have enough images to be scored; the others are marked \
-“{tables.INSUFFICIENT}”.")
+        told.append(
+            f"Of {len(labels)} labels, {scored} have enough images to be scored; the others are marked with the reason."
+        )
     elif labels:
         told.append(f"All {len(labels)} labels have enough images to be scored.")
     rows = _stages(results)
     if {"generated", "kept"} <= set(rows):
-        told.append(f"Of {count(rows['generated'])} generated images, {count(rows['kept'])} were kept after the quality check.")
-    told.append("The scores describe the images as a set; they do not establish that a single image is diagnostically sound.")
+        made, kept = count(rows["generated"]), count(rows["kept"])
+        told.append(f"Of {made} generated images, {kept} were kept after the quality check.")
+    told.append("The scores describe the set; they do not establish that any single image is diagnostically sound.")
     return " ".join(told)
 
 
@@ -190,11 +157,13 @@ def discrepancies(results: Mapping[str, Any]) -> list[str]:
     before = [rows[name] for name in ("judged", "generated") if name in rows]
     told = []
     if before and "kept" in rows and verdicts.get("drop_reasons") is not None:
-        if all(rows["kept"] + dropped != n for n in before):
-            told.append(f"The counts do not add up: {count(rows['kept'])} kept and {count(dropped)} dropped with a reason make \
-{count(rows['kept'] + dropped)}, of {count(before[0])} judged.")
-    if {"dataset", "loaded back"} <= set(rows) and rows["dataset"] != rows["loaded back"]:
-        told.append(f"The dataset was written with {count(rows['dataset'])} rows, but {count(rows['loaded back'])} were loaded back.")
+        kept, total = rows["kept"], rows["kept"] + dropped
+        if total not in before:
+            sum_up = f"{count(kept)} kept and {count(dropped)} dropped with a reason make {count(total)}"
+            told.append(f"The counts do not add up: {sum_up}, but {count(before[0])} images were judged.")
+    written, loaded = rows.get("dataset"), rows.get("loaded back")
+    if written is not None and loaded is not None and written != loaded:
+        told.append(f"The dataset was written with {count(written)} rows, but {count(loaded)} were loaded back.")
     return told
 
 
@@ -234,54 +203,15 @@ def set_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "name": name,
             "source": str(found.get("source") or tables.ABSENT),
             "n": count(found.get("n")),
-            "skipped": None if found.get("skipped") is None else [(r, n) for r, n, _ in shares(found["skipped"]) if n != "0"],
+            "skipped": _skipped(found.get("skipped")),
         }
         for name, found in (results.get("sets") or {}).items()
         if found
     ]
 
 
-def contact_sheets(images: ReportImages) -> list[dict[str, Any]]:
-    """Thumbnails in the order they are shown; empty groups are left out."""
-    titles = {
-        "real": ("Real images", "reference"),
-        "kept": ("Synthetic images, kept", "synthetic"),
-        "rejected": ("Synthetic images, rejected", "rejected"),
-        "best_aligned": ("Highest alignment with the prompt", "synthetic"),
-        "worst_aligned": ("Lowest alignment with the prompt", "synthetic"),
-    }
-    sheets = []
-    for field, (title, kind) in titles.items():
-        films: Films = getattr(images, field) or []
-        shown = [_film(array, caption, field) for array, caption in films[:MAX_FILMS]]
-        if shown:
-            sheets.append({"id": field, "title": title, "kind": kind, "films": shown, "total": len(films)})
-    return sheets
-
-
-def _film(array: np.ndarray, caption: str, field: str) -> dict[str, Any]:
-    first, *facts = str(caption).splitlines() or [""]
-    return {"source": thumbnail(array, field), "caption": first, "facts": facts, "short": _shortened(first)}
-
-
-def _shortened(text: str, limit: int = 90) -> str | None:
-    return None if len(text) <= limit else text[: limit - 10].rstrip(" ,.;") + "…"
-
-
-def thumbnail(array: np.ndarray, field: str = "film") -> str:
-    """A data URI: JPEG, at most `THUMBNAIL` pixels on the longer side."""
-    from PIL import Image
-
-    film = np.asarray(array)
-    film = film[..., 0] if film.ndim == 3 and film.shape[2] == 1 else film
-    if film.dtype != np.uint8 or film.ndim not in (2, 3) or (film.ndim == 3 and film.shape[2] != 3) or 0 in film.shape:
-        raise ValueError(f"{field} films must be uint8 of shape (H, W) or (H, W, 3), got {film.dtype} {film.shape}; \
-read them with synthchex's image reader")
-    picture = Image.fromarray(film)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _skipped(counts: Mapping[str, Any] | None) -> list[tuple[str, str]] | None:
+    return None if counts is None else [(reason, n) for reason, n, _ in shares(counts) if n != "0"]
 
 
 def pretty(config: Any) -> str:

@@ -1,111 +1,55 @@
 """The figures of the report. Each function takes numbers and gives a `Plot`, or None when there is nothing to draw.
 
 Knows nothing of HTML pages. Grey is always the reference (real images, shuffled pairs), blue the synthetic images.
-Colours are the sentinels of `LIGHT`: `inline_svg` turns them into CSS variables, so that one drawing follows the
-reader's light or dark setting. No pyplot and no global settings are touched.
 """
 
 from __future__ import annotations
 
-import io
-import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
-from synthchex.report.tables import PHANTOM, bounds, count, decimals, finite, number, scored, share
+from synthchex.report.canvas import LIGHT, WIDTH, Plot, canvas
+from synthchex.report.tables import bounds, count, decimals, finite, number, scored, share
 
-# All values of LIGHT must differ: they are replaced by name in the inline drawing.
-LIGHT = {
-    "paper": "#ffffff", "ink": "#1b2026", "muted": "#5c6670", "rule": "#c6ccd2", "grid": "#e9ecef",
-    "reference": "#838d97", "synthetic": "#1f5f9f", "tint": "#8fb4d9", "sand": "#d9c69a", "stone": "#b4bac0",
-}  # fmt: skip
-DARK = {
-    "paper": "#14171a", "ink": "#e2e6ea", "muted": "#9ba5af", "rule": "#434b53", "grid": "#262b30",
-    "reference": "#939da7", "synthetic": "#7fb4e8", "tint": "#40688f", "sand": "#93804f", "stone": "#545c64",
-}  # fmt: skip
-
-WIDTH = 4.2  # inches: 302 SVG units, so that 8.5-unit text is still 9 px on a 360 px screen
-SETTINGS: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 8.5, "svg.fonttype": "none", "svg.hashsalt": "synthchex",
-    "text.parse_math": False, "text.color": LIGHT["ink"], "axes.labelcolor": LIGHT["ink"], "axes.edgecolor": LIGHT["rule"],
-    "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
-    "axes.labelsize": 8.5, "axes.axisbelow": True, "grid.color": LIGHT["grid"], "grid.linewidth": 0.8,
-    "xtick.color": LIGHT["rule"], "ytick.color": LIGHT["rule"], "xtick.labelcolor": LIGHT["muted"],
-    "ytick.labelcolor": LIGHT["ink"], "xtick.labelsize": 8, "ytick.labelsize": 8.5, "ytick.major.size": 0,
-    "legend.frameon": False, "legend.fontsize": 8, "legend.handlelength": 1.4, "figure.facecolor": LIGHT["paper"],
-    "axes.unicode_minus": True, "axes.formatter.limits": (-4, 5),
-}  # fmt: skip
 PRDC = {"precision": "Precision", "recall": "Recall", "density": "Density", "coverage": "Coverage"}
 MAX_POINTS = 500  # per set, in the feature map
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawn figure with the words that belong to it; `alt` says in words what the drawing shows."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    figure: Figure
-
-    def save(self, folder: Path) -> None:
-        """Writes `<name>.png` (200 dpi) and `<name>.svg` (text stays text) into `folder`."""
-        with mpl.rc_context(SETTINGS):
-            self.figure.savefig(folder / f"{self.name}.png", dpi=200)
-            self.figure.savefig(folder / f"{self.name}.svg", metadata={"Date": None})
-
-    def inline_svg(self) -> str:
-        """The drawing as an `<svg>` element for an HTML page: themed by CSS variables, ids made unique by name."""
-        buffer = io.StringIO()
-        with mpl.rc_context(SETTINGS):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
-        svg = buffer.getvalue()
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
-        svg = re.sub(r'^<svg[^>]*viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
-        svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{self.name}-", svg)
-        svg = re.sub(r"font: ([^;\"]*?)([\d.]+px) [^;\"]*", r"font: \1\2 var(--sans)", svg)
-        for role, colour in LIGHT.items():
-            svg = svg.replace(colour, f"var(--plot-{role})")
-        return svg
-
-
-@contextmanager
-def _canvas(height: float, domain: str | None) -> Iterator[Figure]:
-    """An empty figure with the house settings; a phantom figure says so, because files travel without their page."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, height + (0.2 if domain == "phantom" else 0)), layout="constrained")
-        if domain == "phantom":
-            figure.supxlabel(PHANTOM.split(";")[0], fontsize=7, color=LIGHT["muted"], x=0.99, ha="right")
-        yield figure
 
 
 def _dot(axes: Axes, row: float, value: float, pair: Sequence[Any] | None, floor: float | None, colour: str) -> None:
     """Value as a dot, its interval as a line, its real-vs-real floor as a grey tick."""
     found = bounds(pair)
     if floor is not None:
-        axes.plot([floor, floor], [row - 0.3, row + 0.3], color=LIGHT["reference"], linewidth=2.2, solid_capstyle="butt")
+        axes.vlines(floor, row - 0.3, row + 0.3, color=LIGHT["reference"], linewidth=2.2)
     if found is not None:
         axes.plot(found, [row, row], color=colour, linewidth=1.4, solid_capstyle="butt")
     axes.plot([value], [row], "o", color=colour, markersize=5, markeredgewidth=0)
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """One line per name, the first at the top."""
-    axes.set_yticks(range(len(names)), [textwrap.fill(" ".join(name.split()), 18) for name in names], linespacing=0.95)
+    """One row per name, the first at the top. Two lines are two texts: each then ends at the axis in any font."""
+    axes.set_yticks([])
+    for row, name in enumerate(names):
+        lines = textwrap.wrap(" ".join(name.split()), 18, max_lines=2, placeholder="…") or [""]
+        for i, line in enumerate(lines):
+            place = row + 0.44 * (i - (len(lines) - 1) / 2)
+            axes.text(-0.03, place, line, transform=axes.get_yaxis_transform(), ha="right", va="center")
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
+
+
+def _state(axes: Axes, row: int, label: Mapping[str, Any], place: float = 0.02) -> None:
+    """Why a label has no number, where its number would be."""
+    text = axes.text(place, row, str(label["state"]), transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    text.set(color=LIGHT["muted"], style="italic", in_layout=False)
+    text.set_bbox({"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 1.5})
 
 
 def _key(figure: Figure, axes: Axes, *, measured: str, reference: str | None, pair: bool) -> None:
@@ -123,21 +67,20 @@ def forest(labels: Sequence[Mapping[str, Any]], domain: str | None = None) -> Pl
     values = {i: value for i, row in enumerate(labels) if scored(row) and (value := finite(row.get("kid"))) is not None}
     if not values:
         return None
-    with _canvas(0.75 + 0.27 * len(labels), domain) as figure:
+    with canvas(0.75 + 0.27 * len(labels), domain) as figure:
         axes = figure.subplots()
         _rows(axes, [str(row.get("label", "")) for row in labels])
         for i, value in values.items():
             _dot(axes, i, value, labels[i].get("kid_interval"), finite(labels[i].get("kid_floor")), LIGHT["synthetic"])
         axes.axvline(0, color=LIGHT["rule"], linewidth=0.8, zorder=0.5)
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         side = axes.get_yaxis_transform()
-        axes.text(1.03, -0.75, "n real / synth.", transform=side, fontsize=7.5, color=LIGHT["muted"], va="bottom")
+        axes.text(1.03, -0.75, "n real / synth.", transform=side, fontsize=8, color=LIGHT["muted"], va="bottom")
         for i, row in enumerate(labels):
             size = f"{count(row.get('n_real'))} / {count(row.get('n_synthetic'))}"
-            axes.text(1.03, i, size, transform=side, fontsize=7.5, color=LIGHT["muted"], va="center")
+            axes.text(1.03, i, size, transform=side, fontsize=8, color=LIGHT["muted"], va="center")
             if not scored(row):
-                state = str(row["state"])
-                axes.text(0.02, i, state, transform=side, fontsize=8, color=LIGHT["muted"], va="center", style="italic")
+                _state(axes, i, row)
         axes.set_xlabel("KID (lower is better)")
         has_floor = any(finite(labels[i].get("kid_floor")) is not None for i in values)
         has_pair = any(bounds(labels[i].get("kid_interval")) for i in values)
@@ -146,7 +89,7 @@ def forest(labels: Sequence[Mapping[str, Any]], domain: str | None = None) -> Pl
     rest = f" {len(labels) - len(values)} labels are not scored." if len(values) < len(labels) else ""
     marks = "Dot: synthetic against real." + " Line: interval." * has_pair
     marks += " Grey tick: real against real, the floor." * has_floor
-    alt = f"KID for {len(values)} of {len(labels)} labels, from {ends[0]} to {ends[1]}.{rest} The table has every value."
+    alt = f"KID for {len(values)} of {len(labels)} labels, from {ends[0]} to {ends[1]}.{rest} The table has all values."
     return Plot("kid_per_label", "KID per label", f"{marks} Closer to the floor is better.", alt, figure)
 
 
@@ -160,55 +103,63 @@ def prdc(overall: Sequence[Mapping[str, Any]], domain: str | None = None) -> Plo
     rows = [found[name] for name in PRDC if name in found]
     if not rows:
         return None
-    with _canvas(0.75 + 0.34 * len(rows), domain) as figure:
+    with canvas(0.75 + 0.34 * len(rows), domain) as figure:
         axes = figure.subplots()
         _rows(axes, [str(row.get("label") or row["metric"]) for row in rows])
         for i, row in enumerate(rows):
             _dot(axes, i, float(row["value"]), row.get("interval"), finite(row.get("floor")), LIGHT["synthetic"])
-            axes.text(1.03, i, number(row["value"], 3), transform=axes.get_yaxis_transform(), va="center")
+            axes.text(1.03, i, _value(row), transform=axes.get_yaxis_transform(), va="center")
         axes.set_xlim(0, max(1.0, axes.get_xlim()[1]))
         axes.set_xlabel("score (higher is better)")
         has_floor = any(finite(row.get("floor")) is not None for row in rows)
         has_pair = any(bounds(row.get("interval")) for row in rows)
         _key(figure, axes, measured="synthetic", reference="real vs real" if has_floor else None, pair=has_pair)
-    caption = "Precision and density: how many synthetic images fall among real ones. Recall and coverage: how much of the \
-real variety the synthetic images reach. Density may exceed 1."
-    alt = "; ".join(f"{row.get('label') or row['metric']} {number(row['value'], 3)}" for row in rows) + "."
+    caption = "Precision and density: how many synthetic images fall among real ones. Recall and coverage: how much \
+of the real variety the synthetic images reach. Density may exceed 1."
+    alt = "; ".join(f"{row.get('label') or row['metric']} {_value(row)}" for row in rows) + "."
     return Plot("prdc", "Fidelity and variety", caption, alt, figure)
+
+
+def _value(row: Mapping[str, Any]) -> str:
+    return number(row["value"], decimals([row["value"], row.get("floor")]))
 
 
 def prdc_per_label(labels: Sequence[Mapping[str, Any]], domain: str | None = None) -> Plot | None:
     """Four narrow panels, one dot per label."""
-    rows = [row for row in labels if scored(row) and any(finite(row.get(name)) is not None for name in PRDC)]
-    if len(rows) < 2:
+    numbers = [{name: finite(row.get(name)) for name in PRDC} if scored(row) else {} for row in labels]
+    shown = [i for i, found in enumerate(numbers) if any(value is not None for value in found.values())]
+    if len(shown) < 2:
         return None
-    with _canvas(0.65 + 0.27 * len(rows), domain) as figure:
-        panels = figure.subplots(1, len(PRDC), sharey=True)
+    with canvas(0.65 + 0.27 * len(labels), domain) as figure:
+        panels = figure.subplots(1, len(PRDC))
         for axes, (name, title) in zip(panels, PRDC.items(), strict=True):
-            _rows(axes, [str(row.get("label", "")) for row in rows])
-            points = [(float(row[name]), i) for i, row in enumerate(rows) if finite(row.get(name)) is not None]
-            axes.plot(*zip(*points, strict=True), "o", color=LIGHT["synthetic"], markersize=4.5) if points else None
-            axes.set_xlim(-0.06, max([1.06, *(1.06 * value for value, _ in points)]))
+            _rows(axes, [str(row.get("label", "")) if axes is panels[0] else "" for row in labels])
+            points = {i: value for i in shown if (value := numbers[i][name]) is not None}
+            axes.plot(list(points.values()), list(points), "o", color=LIGHT["synthetic"], markersize=4.5)
+            axes.set_xlim(-0.06, 1.06 * max([1.0, *points.values()]))
             axes.set_xticks([0, 0.5, 1], ["0", "", "1"])
-            axes.set_title(title, fontsize=8, color=LIGHT["ink"], pad=5)
+            axes.set_title(title, fontsize=8.5, color=LIGHT["ink"], pad=5)
+        for i, row in enumerate(labels):
+            if not scored(row):
+                _state(panels[0], i, row, 0.1)
     caption = "One dot per scored label, on the same scale from 0 to 1 (density may exceed 1); higher is better."
-    alt = f"Precision, recall, density and coverage for {len(rows)} labels. The table has every value."
+    alt = f"Precision, recall, density, coverage for {len(shown)} of {len(labels)} labels. The table has all values."
     return Plot("prdc_per_label", "Fidelity and variety per label", caption, alt, figure)
 
 
 def alignment(matched: np.ndarray | None, shuffled: np.ndarray | None, domain: str | None = None) -> Plot | None:
     """Image-to-text cosines of the true pairs against pairs at random."""
-    series = [(name, values[np.isfinite(values)]) for name, values in
-              (("shuffled", np.ravel(shuffled if shuffled is not None else [])), ("matched", np.ravel(matched if matched is not None else [])))]  # fmt: skip
-    series = [(name, values) for name, values in series if values.size]
+    pairs = {"shuffled": shuffled, "matched": matched}
+    flat = [(name, np.ravel(values)) for name, values in pairs.items() if values is not None]
+    series = [(name, kept) for name, values in flat if (kept := values[np.isfinite(values)]).size]
     if not any(name == "matched" for name, _ in series):
         return None
-    with _canvas(2.5, domain) as figure:
+    with canvas(2.5, domain) as figure:
         axes = figure.subplots()
-        edges = np.histogram_bin_edges(np.concatenate([values for _, values in series]), bins=36)
+        edges = np.histogram_bin_edges(np.concatenate([values for _, values in series]), bins=36).tolist()
         for name, values in series:
             colour = LIGHT["synthetic" if name == "matched" else "reference"]
-            axes.hist(values, edges, density=True, color=colour, alpha=0.28)
+            axes.hist(values, edges, density=True, color=colour, histtype="stepfilled", linewidth=0, alpha=0.28)
             axes.hist(values, edges, density=True, color=colour, histtype="step", linewidth=1.3, label=f"{name} pairs")
             axes.axvline(float(np.median(values)), color=colour, linewidth=1.3, linestyle=(0, (3, 2)))
         axes.set_yticks([])
@@ -216,7 +167,8 @@ def alignment(matched: np.ndarray | None, shuffled: np.ndarray | None, domain: s
         axes.set_xlabel("cosine of image and prompt (higher is better)")
         figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.2, columnspacing=1.4)
     middles = ", ".join(f"{name} {number(np.median(values), 3)}" for name, values in series)
-    caption = f"Each image with its own prompt against the same images with prompts at random. Medians (dashed): {middles}."
+    caption = f"Each image with its own prompt against the same images with prompts at random. \
+Medians (dashed): {middles}. Where the two coincide, the images do not follow their prompts."
     alt = f"Histogram of image-prompt cosines. Medians: {middles}."
     return Plot("alignment", "Alignment of image and prompt", caption, alt, figure)
 
@@ -228,16 +180,17 @@ def verdicts(quality: Mapping[str, Any], domain: str | None = None) -> Plot | No
     if total <= 0:
         return None
     colours = dict(zip(counts, ("synthetic", "tint", "sand", "stone", "reference", "rule"), strict=False))
-    with _canvas(1.25, domain) as figure:
+    with canvas(0.95, domain) as figure:
         axes = figure.subplots()
         left = 0.0
         for name, n in counts.items():
+            colour = LIGHT[colours.get(name, "rule")]
             label = f"{name}: {count(n)} ({share(n, total)})"
-            axes.barh([0], [n], left=left, color=LIGHT[colours.get(name, "rule")], edgecolor=LIGHT["paper"], label=label)
+            axes.barh([0], [n], left=left, color=colour, edgecolor=LIGHT["paper"], label=label)
             left += n
         axes.set_xlim(0, total)
         axes.set_axis_off()
-        figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2, handlelength=0.9, borderaxespad=0.2)
+        figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2, handlelength=0.9, borderaxespad=0.2)
     words = "; ".join(f"{name} {count(n)} of {count(total)}" for name, n in counts.items())
     return Plot("verdicts", "Verdicts of the judge", "Share of judged images by verdict.", f"{words}.", figure)
 
@@ -249,7 +202,9 @@ def feature_map(real: np.ndarray | None, synthetic: np.ndarray | None, domain: s
     if len(clean) < 2 or not all(map(len, clean.values())):
         return None
     drawn = {name: p[:: -(-len(p) // MAX_POINTS)] for name, p in clean.items()}
-    with _canvas(3.4, domain) as figure:
+    spans = np.ptp(np.concatenate(list(drawn.values())), axis=0)
+    ratio = spans[1] / spans[0] if spans[0] > 0 else 1.0
+    with canvas(0.6 + (WIDTH - 0.3) * float(np.clip(ratio, 0.4, 0.9)), domain) as figure:
         axes = figure.subplots()
         for name, points in drawn.items():
             colour = LIGHT["synthetic" if name == "synthetic" else "reference"]

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 ABSENT = "–"
 TERMINAL_WIDTH = 100
-INSUFFICIENT = "insufficient n"
 PHANTOM = "phantom domain: a simulation; scores are not comparable with real radiographs"
 
 # key in results["labels"], column name on the page, column name in the terminal
 LABEL_METRICS: dict[str, tuple[str, str]] = {
     "kid": ("KID", "KID"),
+    "kid_floor": ("KID, real vs real", "floor"),
     "kid_interval": ("KID interval", "interval"),
-    "kid_floor": ("KID real vs real", "floor"),
     "fid": ("FID", "FID"),
     "precision": ("Precision", "prec"),
     "recall": ("Recall", "rec"),
@@ -50,13 +49,13 @@ def finite(value: Any) -> float | None:
 
 
 def decimals(values: Iterable[Any]) -> int:
-    """Digits after the point that give the largest value 3 significant digits and the smallest 2, within reason."""
+    """Digits after the point: 3 near 1, else 3 significant ones for the largest value, or one more for the smallest."""
     sizes = [abs(v) for v in map(finite, values) if v]
     if not sizes:
         return 3
-    largest = 2 - math.floor(math.log10(max(sizes)))
+    largest = max(2 - math.floor(math.log10(max(sizes))), 3 if max(sizes) < 10 else 1)
     smallest = 1 - math.floor(math.log10(min(sizes)))
-    return min(max(largest, min(smallest, largest + 2), 1), 7)
+    return min(max(largest, min(smallest, largest + 1)), 7)
 
 
 def number(value: Any, digits: int) -> str:
@@ -119,7 +118,7 @@ def moment(text: Any) -> str:
 
 
 def overall_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One dict of text per overall metric: label, value, interval, floor, better, n_real, n_synthetic, note."""
+    """One dict of text per overall metric: label, value, floor, interval, better, n_real, n_synthetic, note."""
     rows = []
     for row in results.get("overall") or []:
         digits = decimals([row.get("value"), row.get("floor")])
@@ -173,16 +172,16 @@ def terminal_table(results: Mapping[str, Any]) -> str:
     parts = [_wrapped(str(results.get("title") or "Evaluation"))]
     if results.get("domain") == "phantom":
         parts.append(_wrapped(PHANTOM))
-    head = ["metric", "synthetic", "interval", "real vs real", "direction", "n real", "n synth"]
-    keys = ("label", "value", "interval", "floor", "better", "n_real", "n_synthetic")
+    head = ["metric", "synthetic", "real vs real", "interval", "direction", "n real", "n synth"]
+    keys = ("label", "value", "floor", "interval", "better", "n_real", "n_synthetic")
     overall = [[row[key] for key in keys] for row in overall_rows(results)]
     parts += [_text_table([head, *overall], expendable=[5, 6, 4])] if overall else []
     columns, labels = label_rows(results)
     if labels:
         head = ["label", "n real", "n synth", *(LABEL_METRICS[key][1] for key in columns)]
         body = [[row.label, row.n_real, row.n_synthetic, *(_cells(row, columns))] for row in labels]
-        drop_first = [key for key in ("kid_interval", "density", "fid", "precision", "recall", "alignment") if key in columns]
-        parts.append(_text_table([head, *body], expendable=[3 + columns.index(key) for key in drop_first]))
+        spare = ("kid_interval", "fid", "density", "precision", "recall", "alignment")
+        parts.append(_text_table([head, *body], expendable=[3 + columns.index(key) for key in spare if key in columns]))
     parts += [_wrapped(f"warning: {text}") for text in results.get("warnings") or []]
     return "\n\n".join(parts) + "\n"
 
@@ -205,17 +204,21 @@ def _plain(text: str) -> str:
 def _text_table(rows: list[list[str]], expendable: list[int]) -> str:
     """Columns padded to their widest cell; `expendable` columns are left out, in order, until the lines fit."""
     rows = [[_plain(cell) for cell in row] for row in rows]
-    rows = [[textwrap.shorten(row[0], 28, placeholder="...") or row[0][:28], *(cell[:24] for cell in row[1:])] for row in rows]
-    kept, left_out = list(range(len(rows[0]))), []
-    while len(lines := _padded(rows, kept)[0]) > TERMINAL_WIDTH and expendable:
+    rows = [[_cut(row[0], 28), *(_cut(cell, 24) for cell in row[1:])] for row in rows]
+    kept, left_out = list(range(len(rows[0]))), list[str]()
+    while expendable and max(map(len, _padded(rows, kept))) > TERMINAL_WIDTH:
         column = expendable.pop(0)
         kept.remove(column)
         left_out.append(rows[0][column])
     lines = [line[:TERMINAL_WIDTH].rstrip() for line in _padded(rows, kept)]
     lines.insert(1, "-" * max(map(len, lines)))
     if left_out:
-        lines.append(f"(in the report only: {', '.join(left_out)})")
+        lines.append(textwrap.shorten(f"(in the report only: {', '.join(left_out)})", TERMINAL_WIDTH))
     return "\n".join(lines)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def _padded(rows: list[list[str]], kept: list[int]) -> list[str]:
@@ -224,9 +227,7 @@ def _padded(rows: list[list[str]], kept: list[int]) -> list[str]:
     def spans(row: list[str], place: int) -> bool:
         return bool(row[kept[place]]) and place + 1 < len(kept) and not any(row[column] for column in kept[place + 1 :])
 
-    widths = [
-        max(len(row[column]) for row in rows if not spans(row, place)) for place, column in enumerate(kept)
-    ]
+    widths = [max(len(row[column]) for row in rows if not spans(row, place)) for place, column in enumerate(kept)]
     return [
         "  ".join(
             row[column].ljust(width) if place == 0 or spans(row, place) else row[column].rjust(width)

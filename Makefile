@@ -1,0 +1,40 @@
+# Two commands set everything up: `make demo` runs the main job, `make test` runs the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint check install embedded clean
+
+demo: $(STAMP)
+	$(BIN)/synthchex demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+
+check: lint test
+
+install: $(STAMP)
+
+# torch comes first: where an index offers the CPU build of the pinned version, it is taken before anything asks for another.
+$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $(STAMP)
+
+# Retrains the embedded phantom models from nothing, with fixed seeds: about two hours of one CPU core.
+embedded: $(STAMP)
+	$(BIN)/python embedded/train_all.py
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,0 +1,55 @@
+"""What the tests share: no network, small films, a short way to call the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Read by the libraries when they are imported, so set before any of them is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_EVALUATE_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Caches of the Hugging Face libraries in a temporary folder."""
+    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+
+
+@pytest.fixture
+def films() -> np.ndarray:
+    """Eight smooth grey films, uint8 (8, 32, 32), each different."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (8, 4, 4), np.uint8)
+    return np.kron(coarse, np.ones((8, 8), np.uint8)).astype(np.uint8)
+
+
+@pytest.fixture
+def prompts_csv(tmp_path: Path) -> Path:
+    """Seven prompts with ids and one label column."""
+    path = tmp_path / "prompts.csv"
+    rows = [f"case{i},finding number {i},{i % 2}" for i in range(7)]
+    path.write_text("id,prompt,Edema\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def synthchex() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in a process of its own."""
+
+    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "synthchex.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload]
+
+    return run
