@@ -180,6 +180,7 @@ def replace_files(draft: Path, folder: Path) -> None:
         if file.is_file():
             target = folder / file.relative_to(draft)
             target.parent.mkdir(parents=True, exist_ok=True)
+            file.chmod(0o644)
             os.replace(file, target)
     shutil.rmtree(draft)
 

@@ -23,7 +23,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     films = common.load_training()
-    model = build(args.widths, args.depths)
+    model = build(args.widths, args.depths).to(memory_format=torch.channels_last)
     extra = nn.Linear(args.widths[-1], films.attributes.shape[1])
     both = nn.ModuleDict({"model": model, "extra": extra})
     rows = common.batches(len(films.pictures), args.batch, args.seed)
@@ -45,9 +45,7 @@ def main() -> None:
         print("held-out mean AUROC", round(held_out(average["model"]).mean().item(), 4), flush=True)
 
     checkpoint = common.CACHE / f"encoder_{args.seed}.pt"
-    common.train(
-        both, loss, steps=args.steps, peak=2e-3, checkpoint=checkpoint, ema=0.995, save=save, every=args.every
-    )
+    common.train(both, loss, steps=args.steps, peak=2e-3, checkpoint=checkpoint, ema=0.995, save=save, every=args.every)
 
 
 def build(widths: list[int], depths: list[int]) -> ResNetForImageClassification:

@@ -11,7 +11,8 @@ LENGTH = 40
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer with CLIP's begin and end signs; texts are padded to `LENGTH` tokens."""
-    special = ["<pad>", "<unk>", "<|startoftext|>", "<|endoftext|>"]  # end must not be 2: CLIP reads that id as "old config"
+    # The end sign must not be number 2: CLIP takes that for an old configuration and pools at the wrong word.
+    special = ["<pad>", "<unk>", "<|startoftext|>", "<|endoftext|>"]
     table = {word: index for index, word in enumerate([*special, *vocabulary()])}
     core = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
     core.normalizer = normalizers.Lowercase()

@@ -14,6 +14,7 @@ import pytest
 
 from synthchex.data.records import LABELS
 from synthchex.report import ReportImages, tables, terminal_table, write_report
+from synthchex.report.page import render
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7*7 }}$x_$"
 PLOTS = {"kid_per_label", "prdc", "prdc_per_label", "alignment", "verdicts", "feature_map"}
@@ -42,8 +43,18 @@ def label_row(label: str, i: int) -> dict[str, Any]:
     )
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with everything, written once for the tests that only look."""
+    return write_report(full_results(), tmp_path_factory.mktemp("full"), images=full_images())
+
+
 @pytest.fixture
 def results() -> dict[str, Any]:
+    return full_results()
+
+
+def full_results() -> dict[str, Any]:
     return {
         "schema_version": 1,
         "title": "A study",
@@ -99,6 +110,10 @@ def minimal() -> dict[str, Any]:
 
 @pytest.fixture
 def images() -> ReportImages:
+    return full_images()
+
+
+def full_images() -> ReportImages:
     rng = np.random.default_rng(0)
     film = rng.integers(0, 256, (40, 30), dtype=np.uint8)
     colour = rng.integers(0, 256, (300, 500, 3), dtype=np.uint8)
@@ -154,58 +169,56 @@ def rendered(results: dict[str, Any], out: Path, images: ReportImages | None = N
     return Page(write_report(results, out, images=images).read_text(encoding="utf-8"))
 
 
-def test_full_page_has_every_section_and_every_plot(
-    results: dict[str, Any], images: ReportImages, tmp_path: Path
-) -> None:
-    page = rendered(results, tmp_path, images)
+def test_full_page_has_every_section_and_every_plot(full: Path) -> None:
+    page = Page(full.read_text(encoding="utf-8"))
     assert (
         set(page.attributes("id")) >= {"overall", "labels", "distributions", "faithfulness", "origin", "films"} | PLOTS
     )
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == {f"{p}.{e}" for p in PLOTS for e in ("png", "svg")}
+    assert {path.name for path in (full.parent / "plots").iterdir()} == {
+        f"{p}.{e}" for p in PLOTS for e in ("png", "svg")
+    }
     assert page.text.count("phantom domain: a simulation") == 0  # the banner's first words are set in bold
     assert "Phantom domain: a simulation; scores are not comparable with real radiographs." in page.text
     assert "lower is better" in page.text
     assert "2,600" in page.text
     assert "The first 24 of 30." in page.text
-    assert list(tmp_path.glob(".*")) == []
+    assert list(full.parent.glob(".*")) == []
 
 
-def test_page_loads_nothing_and_runs_nothing(results: dict[str, Any], images: ReportImages, tmp_path: Path) -> None:
-    page = rendered(results, tmp_path, images)
+def test_page_loads_nothing_and_runs_nothing(full: Path) -> None:
+    page = Page(full.read_text(encoding="utf-8"))
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.attributes("src"))
     assert all(link.startswith(("#", "https://arxiv.org/")) for link in page.attributes("href"))
     assert all(link.startswith("#") for link in page.attributes("xlink:href"))
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = full.read_text(encoding="utf-8")
     assert "default-src 'none'" in text
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
     assert len(text) < 2_000_000
 
 
-def test_ids_are_unique_and_internal_links_resolve(
-    results: dict[str, Any], images: ReportImages, tmp_path: Path
-) -> None:
-    page = rendered(results, tmp_path, images)
+def test_ids_are_unique_and_internal_links_resolve(full: Path) -> None:
+    page = Page(full.read_text(encoding="utf-8"))
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     links = page.attributes("href") + page.attributes("xlink:href")
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
     assert set(page.attributes("aria-labelledby")) <= set(ids)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = full.read_text(encoding="utf-8")
     assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
 
 
-def test_images_tables_and_plots_are_described(results: dict[str, Any], images: ReportImages, tmp_path: Path) -> None:
-    page = rendered(results, tmp_path, images)
+def test_images_tables_and_plots_are_described(full: Path) -> None:
+    page = Page(full.read_text(encoding="utf-8"))
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
     assert all(attrs.get("scope") in {"row", "col"} for tag, attrs in page.tags if tag == "th")
     assert all(attrs.get("aria-label") for _, attrs in page.tags if attrs.get("role") == "img")
 
 
-def test_every_number_is_formatted_and_missing_ones_are_dashes(results: dict[str, Any], tmp_path: Path) -> None:
-    page = rendered(results, tmp_path)
+def test_every_number_is_formatted_and_missing_ones_are_dashes(full: Path) -> None:
+    page = Page(full.read_text(encoding="utf-8"))
     assert not re.findall(r"\d\.\d{6,}", page.text)
     assert not re.findall(r"\b(nan|None|inf|Undefined)\b", page.text)
     for text in ("48.2", "0.01235", "0.01010 to 0.01490", "0.00041", "22 min 22 s", "2026-01-02 03:04 UTC"):
@@ -213,26 +226,26 @@ def test_every_number_is_formatted_and_missing_ones_are_dashes(results: dict[str
     assert tables.ABSENT in page.text
 
 
-def test_label_with_too_few_images_shows_its_state_and_no_number(results: dict[str, Any], tmp_path: Path) -> None:
+def test_label_with_too_few_images_shows_its_state_and_no_number(results: dict[str, Any]) -> None:
     results["labels"][3]["kid"] = 0.98765  # a number that must not be shown, whatever the caller left there
-    page = rendered(results, tmp_path)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = render(results, [], {})
     row = re.search(r'<th scope="row">Lung Opacity</th>.*?</tr>', text, re.S)
     assert row is not None
     assert "insufficient n" in row[0]
     assert "1,207" in row[0]
-    assert "0.987" not in page.text
+    assert "0.987" not in text
     assert "insufficient n" in terminal_table(results)
     assert "0.987" not in terminal_table(results)
 
 
 def test_minimal_results_leave_sections_out(minimal: dict[str, Any], tmp_path: Path) -> None:
     page = rendered(minimal, tmp_path)
-    assert not set(page.attributes("id")) & {"labels", "films", "faithfulness", "methods", "provenance"} | PLOTS & set(
-        page.attributes("id")
-    )
+    left_out = {"labels", "films", "faithfulness", "methods", "provenance", "distributions"} | PLOTS
+    assert not set(page.attributes("id")) & left_out
     for absent in ("Phantom", "warning", "Stage", "dropped", "Judge", "Label"):
         assert absent not in page.text
+    assert "No real-vs-real floor was measured." in page.text
+    assert "Interval" not in page.text
     assert "not counted" in page.text  # skipped files: unknown is not none
     assert list((tmp_path / "plots").iterdir()) == []
 
@@ -244,10 +257,10 @@ def test_results_without_anything_still_render(results: dict[str, Any], tmp_path
     assert terminal_table(results) == "Evaluation\n"
 
 
-def test_each_absent_key_is_survived(results: dict[str, Any], images: ReportImages, tmp_path: Path) -> None:
+def test_each_absent_key_is_survived(results: dict[str, Any], tmp_path: Path) -> None:
     for key in results:
         rest = {name: value for name, value in results.items() if name != key}
-        write_report(rest, tmp_path, images=None)
+        assert Page(render(rest, [], {})).text
         terminal_table(rest)
     bare = {"overall": [{"metric": "kid"}], "labels": [{"label": "Edema"}], "stages": [{"name": "kept"}]}
     rendered(bare | {"sets": {"real": {"n": 3}}, "encoder": {"name": "x"}, "verdicts": {"quality": {}}}, tmp_path)
@@ -258,7 +271,7 @@ def test_hostile_strings_are_escaped_everywhere(results: dict[str, Any], images:
         if isinstance(value, str):
             return HOSTILE
         if isinstance(value, dict):
-            return {key if isinstance(key, str) else key: poisoned(item) for key, item in value.items()}
+            return {key: poisoned(item) for key, item in value.items()}
         return [poisoned(item) for item in value] if isinstance(value, list) else value
 
     bad = poisoned(copy.deepcopy(results)) | {"domain": "phantom"}
@@ -277,28 +290,28 @@ def test_hostile_strings_are_escaped_everywhere(results: dict[str, Any], images:
     assert all(source.startswith("data:image/jpeg") for source in page.attributes("src"))
 
 
-def test_counts_that_do_not_add_up_are_said(results: dict[str, Any], tmp_path: Path) -> None:
-    assert "add up" not in rendered(results, tmp_path).text
+def test_counts_that_do_not_add_up_are_said(full: Path, results: dict[str, Any]) -> None:
+    assert "add up" not in Page(full.read_text(encoding="utf-8")).text
     results["verdicts"]["drop_reasons"] = {"low-quality": 400}
     results["stages"][-1]["rows"] = 2099
-    text = rendered(results, tmp_path).text
+    text = Page(render(results, [], {})).text
     expected = "2,100 kept and 400 dropped with a reason make 2,500, but 2,600 images were judged."
     assert expected in text
     assert "written with 2,100 rows, but 2,099 were loaded back." in text
 
 
-def test_plots_of_an_earlier_run_do_not_stay(
-    results: dict[str, Any], minimal: dict[str, Any], images: ReportImages, tmp_path: Path
-) -> None:
-    write_report(results, tmp_path, images=images)
-    (tmp_path / "plots" / "mine.png").touch()
+def test_plots_of_an_earlier_run_do_not_stay(minimal: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    for name in ("verdicts.png", "verdicts.svg", "mine.png"):
+        (tmp_path / "plots" / name).touch()
     write_report(minimal, tmp_path / "report.html")
     assert [path.name for path in (tmp_path / "plots").iterdir()] == ["mine.png"]
 
 
-def test_same_results_give_the_same_bytes(results: dict[str, Any], images: ReportImages, tmp_path: Path) -> None:
-    first = write_report(results, tmp_path / "a", images=images)
-    assert first.read_bytes() == write_report(results, tmp_path / "b", images=images).read_bytes()
+def test_same_results_give_the_same_bytes(
+    full: Path, results: dict[str, Any], images: ReportImages, tmp_path: Path
+) -> None:
+    assert full.read_bytes() == write_report(results, tmp_path, images=images).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,19 @@ def parser(command: str, default: Path | None, out: str) -> Parser:
     options = Parser(
         command=command,
         description="The whole job: prompts -> films -> verdicts -> dataset -> load_dataset -> scores -> report.",
-        examples=("synthchex demo", "synthchex run --config mine.yaml --out results", "synthchex run --config mine.yaml --num-processes 4"),
+        examples=(
+            "synthchex demo",
+            "synthchex run --config mine.yaml --out results",
+            "synthchex run --config mine.yaml --num-processes 4",
+        ),
     )
     options.add_argument("--config", type=Path, required=default is None, default=default, help="YAML of the job")
-    options.add_argument("--out", type=Path, default=Path(out), help=f"folder to write; run again to resume (default {out})")
-    options.add_argument("--num-processes", type=int, help="processes for generate and filter (default: one per GPU or CPU core)")
+    options.add_argument(
+        "--out", type=Path, default=Path(out), help=f"folder to write; run again to resume (default {out})"
+    )
+    options.add_argument(
+        "--num-processes", type=int, help="processes for generate and filter (default: one per GPU or CPU core)"
+    )
     options.add_common()
     return options
 
@@ -100,11 +108,48 @@ def make_dataset(job: Job, folder: Path, *, quiet: bool) -> tuple[list[dict[str,
     prompts, real = prepare(job, folder, quiet)
     films, judged, dataset = (str(folder / name) for name in ("films", "judged", "dataset"))
     steps: list[tuple[str, list[str]]] = [
-        ("generated", ["launch", "--num-processes", count, "generate", "--prompts", prompts, "--recipe", job.recipe, "--out", films]),
-        ("judged", ["launch", "--num-processes", count, "filter", "--images", films, "--judge", job.judge, "--keep", job.keep, "--out", judged]),
+        (
+            "generated",
+            [
+                "launch",
+                "--num-processes",
+                count,
+                "generate",
+                "--prompts",
+                prompts,
+                "--recipe",
+                job.recipe,
+                "--out",
+                films,
+            ],
+        ),
+        (
+            "judged",
+            [
+                "launch",
+                "--num-processes",
+                count,
+                "filter",
+                "--images",
+                films,
+                "--judge",
+                job.judge,
+                "--keep",
+                job.keep,
+                "--out",
+                judged,
+            ],
+        ),
         ("kept", ["build", "--images", judged, "--out", dataset, "--title", job.title, "--domain", job.domain]),
     ]
-    steps[0][1] += ["--seed", str(job.seed), "--images-per-prompt", str(job.images_per_prompt), "--batch-size", str(job.batch_size)]
+    steps[0][1] += [
+        "--seed",
+        str(job.seed),
+        "--images-per-prompt",
+        str(job.images_per_prompt),
+        "--batch-size",
+        str(job.batch_size),
+    ]
     stages = [{"name": "prompts", "rows": len(sources.open_prompts(prompts)), "seconds": None}]
     found: dict[str, dict[str, Any]] = {}
     for name, arguments in steps:
@@ -115,8 +160,18 @@ def make_dataset(job: Job, folder: Path, *, quiet: bool) -> tuple[list[dict[str,
         stages.append({"name": name, "rows": rows, "seconds": round(time.monotonic() - began, 1)})
     say("load back", quiet)
     began = time.monotonic()
-    stages.append({"name": "loaded back", "rows": load_back(folder / "dataset", folder / ".cache"), "seconds": round(time.monotonic() - began, 1)})
-    verdicts = {"judge": job.judge, "quality": found["judged"]["quality"], "drop_reasons": found["judged"]["drop_reasons"]}
+    stages.append(
+        {
+            "name": "loaded back",
+            "rows": load_back(folder / "dataset", folder / ".cache"),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+    )
+    verdicts = {
+        "judge": job.judge,
+        "quality": found["judged"]["quality"],
+        "drop_reasons": found["judged"]["drop_reasons"],
+    }
     return stages, verdicts
 
 
@@ -128,11 +183,30 @@ def prepare(job: Job, folder: Path, quiet: bool) -> tuple[str, str]:
         real, count = str(folder / "real"), real.removeprefix(PHANTOM)
         command(["phantom", "--count", count, "--seed", str(job.seed + 1), "--out", real], quiet)
     if prompts.startswith(PHANTOM):
-        from synthchex.phantom import shown_labels
-
         prompts, count = str(folder / "prompts"), prompts.removeprefix(PHANTOM)
-        command(["phantom", "--count", count, "--seed", str(job.seed), "--prompts-only", "--out", prompts, "--labels", *shown_labels()], quiet)
+        command(
+            [
+                "phantom",
+                "--count",
+                count,
+                "--seed",
+                str(job.seed),
+                "--prompts-only",
+                "--out",
+                prompts,
+                "--labels",
+                *shown_labels(),
+            ],
+            quiet,
+        )
     return prompts, real
+
+
+def shown_labels() -> list[str]:
+    """Labels that the embedded generator was measured to show; prompts of the demo mention no others."""
+    from synthchex.models.encoders import ASSETS
+
+    return list(json.loads((ASSETS / "phantom" / "figures.json").read_text())["shown_labels"])
 
 
 def command(arguments: Sequence[str], quiet: bool) -> dict[str, Any]:
@@ -142,9 +216,13 @@ def command(arguments: Sequence[str], quiet: bool) -> dict[str, Any]:
         RuntimeError: it failed; its own message is on stderr.
     """
     words = [sys.executable, "-m", "synthchex.cli", *arguments, "--json", *(["--quiet"] if quiet else [])]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
     if done.returncode:
-        raise RuntimeError(f"stage {arguments[0]} ended with code {done.returncode}; see above, and run the same command again to go on")
+        raise RuntimeError(
+            f"stage {arguments[0]} ended with code {done.returncode}; see above, and run the same command again to go on"
+        )
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
@@ -159,19 +237,25 @@ def load_back(dataset: Path, cache: Path) -> int:
     loaded = load_dataset(str(dataset), split="train", cache_dir=str(cache))
     rows = shards.Rows(shards.parquet_files(dataset))
     if loaded.column_names[:4] != ["image", "filename", "prompt", "labels_dict"] or len(loaded) != len(rows):
-        raise RuntimeError(f"{dataset} was written with {len(rows)} rows and loads with {len(loaded)} and columns {loaded.column_names}")
+        raise RuntimeError(
+            f"{dataset} was written with {len(rows)} rows and loads with {len(loaded)} and columns {loaded.column_names}"
+        )
     for index in range(len(rows)):
         if (images.read(loaded[index]["image"]).pixels != images.read(rows[index]["image"]).pixels).any():
             raise RuntimeError(f"row {index} of {dataset} loads with other pixels than were written")
     return len(loaded)
 
 
-def score(job: Job, folder: Path, stages: list[dict[str, Any]], verdicts: dict[str, Any], *, quiet: bool) -> tuple[dict[str, Any], Path]:
+def score(
+    job: Job, folder: Path, stages: list[dict[str, Any]], verdicts: dict[str, Any], *, quiet: bool
+) -> tuple[dict[str, Any], Path]:
     """Scores and report of the dataset against the real films."""
     from synthchex import evaluation
 
     real = str(folder / "real") if job.real.startswith(PHANTOM) else job.real
-    request = evaluation.Request(encoder=job.encoder, image_text=job.image_text, nearest_k=job.nearest_k, seed=job.seed, domain=job.domain)
+    request = evaluation.Request(
+        encoder=job.encoder, image_text=job.image_text, nearest_k=job.nearest_k, seed=job.seed, domain=job.domain
+    )
     return evaluation.write(
         sources.open_images(real),
         sources.open_images(folder / "dataset"),

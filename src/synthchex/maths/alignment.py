@@ -7,7 +7,7 @@ deviations, retrieval of the right prompt among all others, the win rate over ne
 The shuffled null needs no shuffling: over all N! pairings the mean and variance of the mean cosine have closed forms
 (Hoeffding 1951), so z has no random part. `shuffled_p` draws pairings for those who want a p-value without normality.
 
-Not known here: images, texts, encoders. Cost: O(N D^2) for the null, N U D for retrieval in blocks (U distinct prompts).
+Not known here: images, texts, encoders. Cost: O(N D^2) for the null, N U D for retrieval (U distinct prompts).
 """
 
 from __future__ import annotations

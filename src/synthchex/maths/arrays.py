@@ -63,7 +63,7 @@ def check_pair(real: Features, fake: Features, *, rows: int = 1) -> tuple[Featur
             f"expected features of one width, got {real.shape[1]} for real and {fake.shape[1]} for fake; "
             "encode both sides with the same encoder"
         )
-    if is_tensor(real) != is_tensor(fake) or (is_tensor(real) and real.device != fake.device):  # type: ignore[union-attr]
+    if is_tensor(real) != is_tensor(fake) or (is_tensor(real) and real.device != fake.device):
         import torch
 
         device = next(side.device for side in (real, fake) if isinstance(side, torch.Tensor))
@@ -92,23 +92,28 @@ def products(precision: Precision) -> Iterator[None]:
     """Matrix products at exactly this precision inside the block, whatever the process has set; restored after it.
 
     torch keeps the setting per process: "high" float32 products elsewhere would silently become TF32 or bfloat16 here.
-    `bfloat16` means float32 in and out with bfloat16 multiplicands.
+    `bfloat16` means float32 in and out with bfloat16 multiplicands (TF32 on a GPU).
     """
     import torch
 
-    mode = "bf16" if precision == "bfloat16" else "ieee"
-    settings = [torch.backends.mkldnn.matmul]
-    before = [setting.fp32_precision for setting in settings]
-    tf32 = torch.backends.cuda.matmul.fp32_precision
+    switches: list[Any] = [getattr(torch.backends.mkldnn, "matmul", None), torch.backends.cuda.matmul]
+    if not all(hasattr(switch, "fp32_precision") for switch in switches):  # before torch 2.9 there is one setting
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    kept = [switch.fp32_precision for switch in switches]
+    modes = ("bf16", "tf32") if precision == "bfloat16" else ("ieee", "ieee")
     try:
-        for setting in settings:
-            setting.fp32_precision = mode
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        for switch, mode in zip(switches, modes, strict=True):
+            switch.fp32_precision = mode
         yield
     finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
-        torch.backends.cuda.matmul.fp32_precision = tf32
+        for switch, mode in zip(switches, kept, strict=True):
+            switch.fp32_precision = mode
 
 
 def _floating(values: Any, name: str) -> Any:

@@ -15,7 +15,6 @@ Knows distances and order; `neighbors` knows what they mean.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np

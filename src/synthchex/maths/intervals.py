@@ -1,11 +1,11 @@
 """Intervals that are valid for these metrics, with patients (or prompts) as the unit that is resampled.
 
-| metric | how | what the interval is of |
-|---|---|---|
-| Fréchet distance | delete-a-group jackknife: groups of whole clusters left out of both sets in turn | its expectation *at this sample size*: the upward bias of small sets is in the value, not in the interval |
-| kernel distance | jackknife of the U-statistic from row sums (`kernel`) | the squared MMD itself |
-| precision, recall, density, coverage | per-sample facts given the two balls, cluster-robust | the share over new images *with the manifolds held fixed* |
-| alignment | per-sample cosines, cluster bootstrap | the mean cosine |
+Fréchet distance: groups of whole clusters are left out of both sets in turn (delete-a-group jackknife). The interval is
+    of the expectation *at this sample size*; the upward bias of small sets is in the value, and the interval keeps it.
+Kernel distance: jackknife of the U-statistic from row sums, see `kernel`. The interval is of the squared MMD itself.
+Precision, recall, density, coverage: cluster-robust, from per-sample facts. The interval is of the share among new
+    images *with the balls held fixed*; it says nothing of how the balls would move.
+Alignment: per-sample cosines, cluster bootstrap of their mean.
 
 Resampling rows with replacement is wrong for the Fréchet distance and for neighbour balls, and is not offered: copies
 shrink covariances and radii (a bootstrap moved precision 0.76 to 0.65 and FD 31 to 34 on the sets where it was tried).
@@ -79,8 +79,8 @@ def of_frechet(
     Source: Efron and Stein 1981; Shao and Wu 1989 (delete-d jackknife).
     """
     real, fake = arrays.check_pair(real, fake, rows=5)
-    counts = [len(set(ids)) if ids is not None else len(rows) for ids, rows in ((real_clusters, real), (fake_clusters, fake))]
-    blocks = min(blocks, *counts)
+    sizes = (len(real) if real_clusters is None else len(set(real_clusters)), len(fake))
+    blocks = min(blocks, sizes[0], sizes[1] if fake_clusters is None else len(set(fake_clusters)))
     left = assign_blocks(len(real), real_clusters, blocks=blocks, seed=seed, name="real")
     right = assign_blocks(len(fake), fake_clusters, blocks=blocks, seed=seed + 1, name="fake")
     value = frechet.frechet_distance(real, fake) if value is None else value
@@ -176,9 +176,7 @@ def assign_blocks(rows: int, clusters: Clusters, *, blocks: int, seed: int, name
     return dealt[ids]
 
 
-def _leaving_out(
-    real: np.ndarray, fake: np.ndarray, left: np.ndarray, right: np.ndarray
-) -> Callable[[int], float]:
+def _leaving_out(real: np.ndarray, fake: np.ndarray, left: np.ndarray, right: np.ndarray) -> Callable[[int], float]:
     """A function of a block number: the distance without that block."""
     if max(len(real), len(fake)) < frechet.SMALL * real.shape[1]:
         return lambda block: frechet.frechet_distance(real[left != block], fake[right != block])

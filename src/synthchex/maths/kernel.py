@@ -198,7 +198,7 @@ def subset_rows(
             f"subset_size must be at least 2 and at most min(real, fake) rows, got {subset_size} for {real} real and "
             f"{fake} fake; pass a smaller subset_size"
         )
-    random = np.random.RandomState(seed)  # noqa: NPY002 - torch-fidelity's stream
+    random = np.random.RandomState(seed)
     draws = []
     for _ in range(subsets):
         chosen_fake = random.choice(fake, subset_size, replace=False)
@@ -328,9 +328,7 @@ def _subset_distance(x: torch.Tensor, y: torch.Tensor, kernel: Polynomial, preci
     return sums[0] / (n * (n - 1)) + sums[1] / (m * (m - 1)) - 2.0 * sums[2] / (n * m)
 
 
-def _cluster_sums(
-    features: Features, ids: np.ndarray | None, columns: np.ndarray, kernel: Polynomial
-) -> np.ndarray:
+def _cluster_sums(features: Features, ids: np.ndarray | None, columns: np.ndarray, kernel: Polynomial) -> np.ndarray:
     """(clusters, B): kernel sum between different rows of each cluster, within each selection."""
     if ids is None:
         return np.zeros((1, columns.shape[1]))

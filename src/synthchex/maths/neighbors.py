@@ -72,9 +72,7 @@ class Overlap:
         return float(self.covered.mean())
 
 
-def overlap(
-    real: Features, fake: Features, *, nearest_k: int = 5, low: Filter = "auto", block: int = BLOCK
-) -> Overlap:
+def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter = "auto", block: int = BLOCK) -> Overlap:
     """Precision, recall, density and coverage of a synthetic set, with the per-sample facts.
 
     Args:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ class Named:
 ENCODERS: dict[str, Named] = {
     "phantom": Named(str(ASSETS / "phantom" / "encoder"), "procedural phantoms of this package", "Apache-2.0"),
     "rad-dino": Named("microsoft/rad-dino", "MIMIC-CXR, CheXpert, NIH-CXR, PadChest, BRAX", "MSRLA"),
-    "rad-dino-maira-2": Named("microsoft/rad-dino-maira-2", "MIMIC-CXR, CheXpert, NIH-CXR, PadChest, BRAX, private", "MSRLA"),
+    "rad-dino-maira-2": Named(
+        "microsoft/rad-dino-maira-2", "MIMIC-CXR, CheXpert, NIH-CXR, PadChest, BRAX, private", "MSRLA"
+    ),
     "dinov2-base": Named("facebook/dinov2-base", "LVD-142M natural images", "Apache-2.0"),
     "dinov2-large": Named("facebook/dinov2-large", "LVD-142M natural images", "Apache-2.0"),
 }
@@ -64,14 +67,18 @@ def load_encoder(name: str = DEFAULT, *, device: str | None = None, dtype: str =
     return Encoder(*_load(AutoModel, name, ENCODERS, device, dtype))
 
 
-def load_image_text(name: str = DEFAULT_IMAGE_TEXT, *, device: str | None = None, dtype: str = "float32") -> ImageTextEncoder:
+def load_image_text(
+    name: str = DEFAULT_IMAGE_TEXT, *, device: str | None = None, dtype: str = "float32"
+) -> ImageTextEncoder:
     """A CLIP-like image-text encoder; arguments and errors as in `load_encoder`."""
     from transformers import AutoModel, AutoTokenizer
 
     named, model, processor, key = _load(AutoModel, name, IMAGE_TEXT, device, dtype)
     if not hasattr(model, "get_text_features"):
-        raise ValueError(f"expected an image-text model (CLIP, SigLIP, …), got {type(model).__name__} from {name}; choose one of {list(IMAGE_TEXT)}")
-    with offline_when_local(named.model):
+        raise ValueError(
+            f"expected an image-text model (CLIP, SigLIP, …), got {type(model).__name__} from {name}; choose one of {list(IMAGE_TEXT)}"
+        )
+    with loading(named.model):
         tokenizer = AutoTokenizer.from_pretrained(named.model, revision=named.revision)
     return ImageTextEncoder(named, model, processor, key, tokenizer)
 
@@ -118,7 +125,9 @@ class ImageTextEncoder(Encoder):
         import torch
 
         def forward(batch: Sequence[str]) -> np.ndarray:
-            tokens = self.tokenizer(list(batch), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt")
+            tokens = self.tokenizer(
+                list(batch), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            )
             with torch.inference_mode():
                 return _unit(self.model.get_text_features(**tokens.to(self.model.device)))
 
@@ -126,7 +135,11 @@ class ImageTextEncoder(Encoder):
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many reports are longer than the text tower reads."""
-        return sum(len(ids) > self.max_tokens for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]) if texts else 0
+        return (
+            sum(len(ids) > self.max_tokens for ids in self.tokenizer(list(texts), verbose=False)["input_ids"])
+            if texts
+            else 0
+        )
 
 
 def prepare(processor: Any, batch: Sequence[np.ndarray], model: Any, *, grey: bool) -> dict[str, Any]:
@@ -144,23 +157,24 @@ def vision_channels(config: Any) -> int:
     return int(getattr(vision, "num_channels", 3))
 
 
-class offline_when_local:  # noqa: N801
-    """While loading a local folder, forbid the network: transformers would retry the Hub five times for each absent file."""
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """While loading a model: no network for a local folder (transformers would retry the Hub five times for each absent file),
+    and neither bars nor load reports: what is missing from a checkpoint is checked where it is loaded."""
+    import huggingface_hub.constants as constants
+    from transformers.utils import logging
 
-    def __init__(self, model: str) -> None:
-        self.local = Path(model).is_dir()
-
-    def __enter__(self) -> None:
-        import huggingface_hub.constants as constants
-
-        self.before = constants.HF_HUB_OFFLINE
-        if self.local:
-            constants.HF_HUB_OFFLINE = True
-
-    def __exit__(self, *error: object) -> None:
-        import huggingface_hub.constants as constants
-
-        constants.HF_HUB_OFFLINE = self.before
+    offline, verbosity, bars = constants.HF_HUB_OFFLINE, logging.get_verbosity(), logging.is_progress_bar_enabled()
+    constants.HF_HUB_OFFLINE = offline or Path(model).is_dir()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def pick_device(device: str | None) -> str:
@@ -182,12 +196,32 @@ def _load(kind: Any, name: str, known: dict[str, Named], device: str | None, dty
     if name not in known and not Path(name).is_dir() and "/" not in name:
         raise ValueError(f"expected one of {list(known)}, a Hub id (org/name) or a folder, got {name!r}")
     try:
-        with offline_when_local(named.model):
-            model = kind.from_pretrained(named.model, revision=named.revision, dtype=getattr(torch, dtype))
+        with loading(named.model):
+            model, info = kind.from_pretrained(
+                named.model, revision=named.revision, dtype=getattr(torch, dtype), output_loading_info=True
+            )
             processor = AutoImageProcessor.from_pretrained(named.model, revision=named.revision)
     except OSError as error:
-        raise ValueError(f"{name} cannot be loaded ({str(error).splitlines()[0]}); give a Hub id you have access to, or a local folder") from error
-    key = records.fingerprint([named.model if not Path(named.model).is_dir() else "", _version(named.model, model), processor.to_dict(), type(processor).__name__, dtype])
+        raise ValueError(
+            f"{name} cannot be loaded ({str(error).splitlines()[0]}); give a Hub id you have access to, or a local folder"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    # A checkpoint without a pooler would be given a random one; its class token is the feature then.
+    if any(not name.startswith("pooler.") for name in missing):
+        raise ValueError(
+            f"{name} lacks {len(missing)} weights of {type(model).__name__}, e.g. {missing[:3]}, which would be random"
+        )
+    if missing:
+        model.pooler = None
+    key = records.fingerprint(
+        [
+            named.model if not Path(named.model).is_dir() else "",
+            _version(named.model, model),
+            processor.to_dict(),
+            type(processor).__name__,
+            dtype,
+        ]
+    )
     return named, model.eval().to(pick_device(device)), processor, key
 
 
@@ -227,4 +261,10 @@ def _stack(parts: list[np.ndarray]) -> np.ndarray:
 def describe(name: str, known: dict[str, Named]) -> str:
     """What a network was trained on and its licence, as one line of JSON, for cards and reports."""
     named = known.get(name, Named(name, "unknown", "unknown"))
-    return json.dumps({"model": Path(named.model).name if Path(named.model).is_dir() else named.model, "trained_on": named.trained_on, "licence": named.licence})
+    return json.dumps(
+        {
+            "model": Path(named.model).name if Path(named.model).is_dir() else named.model,
+            "trained_on": named.trained_on,
+            "licence": named.licence,
+        }
+    )

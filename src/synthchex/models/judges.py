@@ -55,7 +55,9 @@ class JudgeRecipe:
         if self.judge not in JUDGES:
             raise ValueError(f"judge recipe {self.name}: judge must be one of {list(JUDGES)}, got {self.judge!r}")
         if self.answer not in records.QUALITIES:
-            raise ValueError(f"judge recipe {self.name}: answer must be one of {records.QUALITIES}, got {self.answer!r}")
+            raise ValueError(
+                f"judge recipe {self.name}: answer must be one of {records.QUALITIES}, got {self.answer!r}"
+            )
 
     def hashed(self) -> dict[str, Any]:
         """What decides the verdicts: everything but the prose."""
@@ -90,7 +92,9 @@ class ClassifierJudge:
         self.quality_net = _Classifier(model_path(recipe.model), device)
         expected = set(records.QUALITIES)
         if set(self.quality_net.names) != expected:
-            raise ValueError(f"judge {recipe.name} expects a network with the classes {sorted(expected)}, got {self.quality_net.names}")
+            raise ValueError(
+                f"judge {recipe.name} expects a network with the classes {sorted(expected)}, got {self.quality_net.names}"
+            )
         self.label_net = _Classifier(model_path(recipe.label_model), device) if recipe.label_model else None
 
     def judge(
@@ -103,7 +107,9 @@ class ClassifierJudge:
             return verdicts
         agreement = label_agreement(self.label_net.logits(films), self.label_net.names, labels)
         return [
-            Verdict("Low Quality", verdict.scores, "label_mismatch") if low and verdict.quality in records.KEPT_QUALITIES else verdict
+            Verdict("Low Quality", verdict.scores, "label_mismatch")
+            if low and verdict.quality in records.KEPT_QUALITIES
+            else verdict
             for verdict, low in zip(verdicts, agreement < self.agreement, strict=True)
         ]
 
@@ -140,9 +146,11 @@ class VisionLanguageJudge:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         path = model_path(recipe.model)
-        with encoders.offline_when_local(path):
+        with encoders.loading(path):
             self.processor = AutoProcessor.from_pretrained(path, revision=recipe.revision)
-            model = AutoModelForImageTextToText.from_pretrained(path, revision=recipe.revision, dtype=getattr(torch, recipe.dtype), **recipe.load)
+            model = AutoModelForImageTextToText.from_pretrained(
+                path, revision=recipe.revision, dtype=getattr(torch, recipe.dtype), **recipe.load
+            )
         self.name, self.model = recipe.name, model.eval().to(encoders.pick_device(device))
         self.rubric = read_rubric(recipe.rubric, rubrics)
         self.processor.tokenizer.padding_side = "left"
@@ -184,7 +192,10 @@ class FixedJudge:
         self, films: Sequence[np.ndarray], prompts: Sequence[str], labels: Sequence[Mapping[str, int | None]]
     ) -> list[Verdict]:
         """The fixed answer."""
-        return [Verdict(self.answer, {quality: float(quality == self.answer) for quality in records.QUALITIES}) for _ in films]
+        return [
+            Verdict(self.answer, {quality: float(quality == self.answer) for quality in records.QUALITIES})
+            for _ in films
+        ]
 
 
 JUDGES: dict[str, Callable[[JudgeRecipe, Path, str | None], Judge]] = {
@@ -198,10 +209,14 @@ def read_rubric(name: str, folder: Path) -> str:
     """A rubric's text, by path or by name in `folder`; it must have a {prompt} slot, or the judge would never see the caption."""
     path = Path(name) if name.endswith(".md") else folder / f"{name}.md"
     if not path.is_file():
-        raise ValueError(f"expected a .md file or one of {sorted(p.stem for p in folder.glob('*.md'))} as rubric, got {name!r}")
+        raise ValueError(
+            f"expected a .md file or one of {sorted(p.stem for p in folder.glob('*.md'))} as rubric, got {name!r}"
+        )
     text = path.read_text().strip()
     if "{prompt}" not in text:
-        raise ValueError(f"rubric {path} must hold {{prompt}} where the film's prompt goes; without it the judge never sees the caption")
+        raise ValueError(
+            f"rubric {path} must hold {{prompt}} where the film's prompt goes; without it the judge never sees the caption"
+        )
     return text
 
 
@@ -211,7 +226,7 @@ class _Classifier:
     def __init__(self, path: str, device: str | None) -> None:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        with encoders.offline_when_local(path):
+        with encoders.loading(path):
             self.model = AutoModelForImageClassification.from_pretrained(path).eval().to(encoders.pick_device(device))
             self.processor = AutoImageProcessor.from_pretrained(path)
         self.names = [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
@@ -233,7 +248,9 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _single_token(tokenizer: Any, letter: str) -> int:
     ids = tokenizer(letter, add_special_tokens=False)["input_ids"]
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise ValueError(f"expected a tokenizer with one token for {letter!r}, got {len(ids)} (unknown: {tokenizer.unk_token_id in ids})")
+        raise ValueError(
+            f"expected a tokenizer with one token for {letter!r}, got {len(ids)} (unknown: {tokenizer.unk_token_id in ids})"
+        )
     return int(ids[0])
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from synthchex.extras import require
-from synthchex.models.encoders import ASSETS, offline_when_local, pick_device
+from synthchex.models.encoders import ASSETS, loading, pick_device
 
 EMBEDDED = "embedded:"
 
@@ -51,7 +51,9 @@ class Recipe:
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"recipe {self.name}: dtype must be float32, float16 or bfloat16, got {self.dtype!r}")
         if min(self.steps, self.height, self.width) < 1:
-            raise ValueError(f"recipe {self.name}: steps, height and width must be at least 1, got {self.steps}, {self.height}, {self.width}")
+            raise ValueError(
+                f"recipe {self.name}: steps, height and width must be at least 1, got {self.steps}, {self.height}, {self.width}"
+            )
 
     def hashed(self) -> dict[str, Any]:
         """What decides the pixels: everything but the prose."""
@@ -80,7 +82,9 @@ class DiffusersSampler:
         self.recipe = recipe
         self.pipeline = _load_pipeline(recipe).to(pick_device(device))
         self.pipeline.set_progress_bar_config(disable=True)
-        self.provenance = provenance(recipe, revision=_revision(self.pipeline, recipe), scheduler=type(self.pipeline.scheduler).__name__)
+        self.provenance = provenance(
+            recipe, revision=_revision(self.pipeline, recipe), scheduler=type(self.pipeline.scheduler).__name__
+        )
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """Films of one batch; the noise comes from CPU generators, so a seed means the same on every device."""
@@ -150,7 +154,9 @@ def model_path(model: str) -> str:
         return model
     folder = ASSETS / model.removeprefix(EMBEDDED)
     if not folder.is_dir():
-        raise ValueError(f"expected an embedded model of {sorted(str(p.relative_to(ASSETS)) for p in ASSETS.glob('*/*'))}, got {model!r}")
+        raise ValueError(
+            f"expected an embedded model of {sorted(str(p.relative_to(ASSETS)) for p in ASSETS.glob('*/*'))}, got {model!r}"
+        )
     return str(folder)
 
 
@@ -162,15 +168,19 @@ def _load_pipeline(recipe: Recipe) -> Any:
     if not path:
         raise ValueError(f"recipe {recipe.name} names no model; set `model:` to a Hub id or folder")
     try:
-        with offline_when_local(path):
+        with loading(path):
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                path, revision=recipe.revision, torch_dtype=getattr(torch, recipe.dtype), **recipe.load
+                path, revision=recipe.revision, dtype=getattr(torch, recipe.dtype), **recipe.load
             )
     except OSError as error:
-        raise ValueError(f"{recipe.model} cannot be loaded ({str(error).splitlines()[0]}); give a Hub id you have access to, or a local folder") from error
+        raise ValueError(
+            f"{recipe.model} cannot be loaded ({str(error).splitlines()[0]}); give a Hub id you have access to, or a local folder"
+        ) from error
     if recipe.scheduler is not None:
         if not hasattr(diffusers, recipe.scheduler):
-            raise ValueError(f"recipe {recipe.name}: diffusers has no scheduler {recipe.scheduler!r}, e.g. DDIMScheduler")
+            raise ValueError(
+                f"recipe {recipe.name}: diffusers has no scheduler {recipe.scheduler!r}, e.g. DDIMScheduler"
+            )
         pipeline.scheduler = getattr(diffusers, recipe.scheduler).from_config(pipeline.scheduler.config)
     if recipe.lora is not None:
         _add_lora(pipeline, recipe.lora, recipe.lora_scale)
@@ -181,7 +191,9 @@ def _add_lora(pipeline: Any, lora: str, scale: float) -> None:
     """Load a LoRA and make sure that something was loaded: files with legacy keys load nothing, without an error."""
     pipeline.load_lora_weights(lora, adapter_name="synthchex")
     if not any(pipeline.get_list_adapters().values()):
-        raise ValueError(f"{lora} added no weights to {type(pipeline).__name__}: its keys are not those of this pipeline; convert the file")
+        raise ValueError(
+            f"{lora} added no weights to {type(pipeline).__name__}: its keys are not those of this pipeline; convert the file"
+        )
     pipeline.set_adapters(["synthchex"], [scale])
 
 

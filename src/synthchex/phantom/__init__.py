@@ -72,7 +72,9 @@ def write_reports(count: int, *, seed: int = 0) -> tuple[list[str], np.ndarray]:
 def draw_charts(count: int, *, seed: int = 0, first: int = 0) -> Chart:
     """Findings of the rows `first` to `first + count`, as tables."""
     _check(count)
-    return stack([draw_row(_generator(seed, row, stream=0)) for row in range(first, first + count)])
+    rows = range(first, first + max(count, 1))
+    chart = stack([draw_row(_generator(seed, row, stream=0)) for row in rows])
+    return Chart(*(part[:count] for part in chart))
 
 
 def _expose_block(first: int, size: int, seed: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The healthy body of a phantom: its coordinates, its lungs, heart and mediastinum, and the bones over them.
 
-Image coordinates run from -1 to 1, x to the right and y down; the patient's right is on the left. Lengths along the beam
-are in centimetres, so that every organ adds `attenuation x thickness` to the line integral (Beer-Lambert).
+Image coordinates run from -1 to 1, x to the right and y down; the patient's right is on the left. Lengths along the
+beam are in centimetres, so that every organ adds `attenuation x thickness` to the line integral (Beer-Lambert).
 """
 
 from dataclasses import dataclass
@@ -108,9 +108,7 @@ def _torso(x: np.ndarray, y: np.ndarray, width: np.ndarray, dice: Dice) -> np.nd
     return trunk + weight * breasts
 
 
-def _heart(
-    x: np.ndarray, y: np.ndarray, mid: np.ndarray, breath: np.ndarray, chart: Chart, dice: Dice
-) -> np.ndarray:
+def _heart(x: np.ndarray, y: np.ndarray, mid: np.ndarray, breath: np.ndarray, chart: Chart, dice: Dice) -> np.ndarray:
     """Thickness of the heart: a rounded triangle in polar form whose apex points down and to the patient's left."""
     size = dice(0.275, 0.315) * (1 + grid(chart.has("heart")) * (0.24 + 0.16 * grid(chart.level("heart"))))
     right, down = x - mid - dice(0.05, 0.09) - 0.20 * (size - 0.295), y - 0.16 - 0.7 * breath

@@ -42,7 +42,8 @@ def _pacemaker(body: Body, dice: Dice) -> np.ndarray:
     can = step((0.125 - np.abs(out - x)) / 0.03) * step((0.10 - np.abs(body.y - y)) / 0.03)
     along = np.clip((body.y - y) / 0.75, 0, 1)
     entry = _line(body.y - y + 0.10 - 0.3 * (out - 0.05) * (x - out), body) * ((out > 0.04) & (out < x))
-    course = sign * (0.05 - 0.20 * np.sin(np.pi * np.minimum(along * 1.5, 1)) * sign) + 0.34 * np.maximum(along - 0.5, 0)
+    bend = 0.05 * sign - 0.20 * np.sin(np.pi * np.minimum(along * 1.5, 1))
+    course = bend + 0.34 * np.maximum(along - 0.5, 0)
     lead = _line((body.x - body.mid - course) * 0.85, body) * ((body.y > y - 0.1) & (body.y < y + 0.72))
     return np.maximum(1.5 * can, 0.9 * np.maximum(entry, lead))
 

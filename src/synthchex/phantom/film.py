@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from synthchex.phantom.anatomy import AERATED, WATER, Body, airway, bones, build_body
+from synthchex.phantom.anatomy import WATER, Body, airway, bones, build_body
 from synthchex.phantom.devices import device_integral
 from synthchex.phantom.findings import Chart
 from synthchex.phantom.pathology import lung_integral

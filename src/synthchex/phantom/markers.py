@@ -28,7 +28,9 @@ def burn(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple
     return np.asarray(picture), tuple((max(a, 0), max(b, 0), min(c, size), min(d, size)) for a, b, c, d in boxes)
 
 
-def _write(picture: Image.Image, text: str, height: float, corner: tuple[float, float], rng: np.random.Generator) -> Box:
+def _write(
+    picture: Image.Image, text: str, height: float, corner: tuple[float, float], rng: np.random.Generator
+) -> Box:
     """Draw white text near a corner given as fractions of the side, and return its box."""
     size = picture.size[0]
     jitter = rng.uniform(-0.03, 0.03, 2)

@@ -54,9 +54,7 @@ def _vessels(root: tuple[np.ndarray, np.ndarray, np.ndarray], edema: np.ndarray,
     return (1.5 * np.minimum(shade, 1.3) * np.maximum(1 - radius / 0.85, 0) + 2.6 * hilum) * (1 + 0.8 * edema)
 
 
-def _edema(
-    body: Body, root: tuple[np.ndarray, np.ndarray, np.ndarray], edema: np.ndarray, dice: Dice
-) -> np.ndarray:
+def _edema(body: Body, root: tuple[np.ndarray, np.ndarray, np.ndarray], edema: np.ndarray, dice: Dice) -> np.ndarray:
     """Bat-wing haze around the hila with a coarse net over it."""
     if not edema.any():
         return np.zeros_like(root[1])

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,12 @@ class Plot:
         """Writes `<name>.png` (200 dpi) and `<name>.svg` (text stays text) into `folder`."""
         with mpl.rc_context(SETTINGS):
             self.figure.savefig(folder / f"{self.name}.png", dpi=200)
-        svg = self._svg().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+        svg = self.svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
         (folder / f"{self.name}.svg").write_text(svg, encoding="utf-8")
 
     def inline_svg(self) -> str:
         """The drawing as an `<svg>` element for an HTML page: themed by CSS variables, ids made unique by name."""
-        svg = self._svg()
+        svg = self.svg
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
         svg = re.sub(r'^<svg[^>]*viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
         svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{self.name}-", svg).replace("'DejaVu Sans'", "var(--sans)")
@@ -70,7 +71,9 @@ class Plot:
             svg = svg.replace(colour, f"var(--plot-{role})")
         return svg
 
-    def _svg(self) -> str:
+    @cached_property
+    def svg(self) -> str:
+        """The drawing as a whole SVG document in the colours of `LIGHT`."""
         buffer = io.StringIO()
         with mpl.rc_context(SETTINGS):
             self.figure.savefig(buffer, format="svg", metadata={"Date": None})

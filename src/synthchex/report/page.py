@@ -123,7 +123,8 @@ def summary(results: Mapping[str, Any]) -> str:
             f"Of {len(labels)} labels, {scored} have enough images to be scored; the others are marked with the reason."
         )
     elif labels:
-        told.append(f"All {len(labels)} labels have enough images to be scored.")
+        which = f"All {len(labels)} labels have" if len(labels) > 1 else "The one label has"
+        told.append(f"{which} enough images to be scored.")
     rows = _stages(results)
     if {"generated", "kept"} <= set(rows):
         made, kept = count(rows["generated"]), count(rows["kept"])

@@ -47,7 +47,9 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 def _state(axes: Axes, row: int, label: Mapping[str, Any], place: float = 0.02) -> None:
     """Why a label has no number, where its number would be."""
-    text = axes.text(place, row, str(label["state"]), transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    text = axes.text(
+        place, row, str(label["state"]).split(":")[0], transform=axes.get_yaxis_transform(), va="center", fontsize=8.5
+    )
     text.set(color=LIGHT["muted"], style="italic", in_layout=False)
     text.set_bbox({"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 1.5})
 
@@ -90,7 +92,13 @@ def forest(labels: Sequence[Mapping[str, Any]], domain: str | None = None) -> Pl
     marks = "Dot: synthetic against real." + " Line: interval." * has_pair
     marks += " Grey tick: real against real, the floor." * has_floor
     alt = f"KID for {len(values)} of {len(labels)} labels, from {ends[0]} to {ends[1]}.{rest} The table has all values."
-    return Plot("kid_per_label", "KID per label", f"{marks} Closer to the floor is better.", alt, figure)
+    return Plot(
+        "kid_per_label",
+        "KID per label",
+        f"{marks} {'Closer to the floor' if has_floor else 'Lower'} is better.",
+        alt,
+        figure,
+    )
 
 
 def _ends(values: Mapping[int, float]) -> tuple[int, int]:
@@ -167,8 +175,9 @@ def alignment(matched: np.ndarray | None, shuffled: np.ndarray | None, domain: s
         axes.set_xlabel("cosine of image and prompt (higher is better)")
         figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.2, columnspacing=1.4)
     middles = ", ".join(f"{name} {number(np.median(values), 3)}" for name, values in series)
-    caption = f"Each image with its own prompt against the same images with prompts at random. \
-Medians (dashed): {middles}. Where the two coincide, the images do not follow their prompts."
+    caption = f"Cosine of each image and its own prompt. Medians (dashed): {middles}."
+    if len(series) > 1:
+        caption += " Grey: the same images with prompts at random; where the two coincide, prompts are not followed."
     alt = f"Histogram of image-prompt cosines. Medians: {middles}."
     return Plot("alignment", "Alignment of image and prompt", caption, alt, figure)
 

@@ -102,7 +102,7 @@ def duration(seconds: Any) -> str:
     found = finite(seconds)
     if found is None:
         return ABSENT
-    if found < 60:
+    if round(found, 1) < 60:
         return f"{found:.1f} s"
     minutes, rest = divmod(round(found), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,131 @@
+"""Judges and the filter: reasons, counts, nothing lost, the caption always shown."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
+
+from synthchex import room
+from synthchex.data import images, records, shards
+from synthchex.models import judges
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+RUBRICS = room("filtering") / "prompts"
+NO_LABELS = [records.labels_dict() for _ in range(8)]
+
+
+def test_agreement_is_the_mean_log_likelihood_of_stated_labels() -> None:
+    logits = np.array([[2.0, -1.0, 5.0], [0.0, 0.0, 0.0]])
+    labels = [{"Edema": 1, "Fracture": 0, "Pneumonia": None}, {"Edema": -1, "Fracture": None, "Pneumonia": None}]
+    by_hand = (-np.log1p(np.exp(-2.0)) - np.log1p(np.exp(-1.0))) / 2
+    found = judges.label_agreement(logits, ["Edema", "Fracture", "Pneumonia"], labels)
+    assert found == pytest.approx([by_hand, 0.0])
+
+
+def test_a_film_that_does_not_show_its_prompt_is_low_quality_with_a_reason(tmp_path: Path, films: np.ndarray) -> None:
+    quality = tiny.vit_classifier(tmp_path / "quality", list(records.QUALITIES))
+    label = tiny.vit_classifier(tmp_path / "label", ["Edema", "Fracture"], seed=1)
+    strict = judges.JudgeRecipe("j", "classifier", str(quality), label_model=str(label), agreement=0.1)
+    lax = judges.JudgeRecipe("j", "classifier", str(quality), label_model=str(label), agreement=-99.0)
+    stated = [records.labels_dict({"Edema": 1, "Fracture": 0})] * 8
+    by_strict, by_lax = (
+        judges.load_judge(r, rubrics=RUBRICS).judge(list(films), ["x"] * 8, stated) for r in (strict, lax)
+    )
+    for low, kept in zip(by_strict, by_lax, strict=True):
+        assert sum(kept.scores.values()) == pytest.approx(1.0)
+        assert kept.quality == max(kept.scores, key=lambda name: kept.scores[name])
+        if kept.quality in records.KEPT_QUALITIES:
+            assert (low.quality, low.reason) == ("Low Quality", "label_mismatch")
+        else:
+            assert low == kept
+
+
+def test_a_classifier_with_other_classes_is_refused(tmp_path: Path) -> None:
+    wrong = tiny.vit_classifier(tmp_path / "wrong", ["good", "bad"])
+    with pytest.raises(ValueError, match=r"expects a network with the classes .* got \['good', 'bad'\]"):
+        judges.load_judge(judges.JudgeRecipe("j", "classifier", str(wrong)), rubrics=RUBRICS)
+
+
+def test_a_vision_language_judge_scores_four_letters_in_one_pass(tmp_path: Path, films: np.ndarray) -> None:
+    recipe = judges.JudgeRecipe("tiny", "vlm", str(tiny.llava(tmp_path / "vlm")))
+    judge = judges.load_judge(recipe, rubrics=RUBRICS)
+    prompts = ["A", "B B", "C C C", "D"]
+    verdicts = judge.judge(list(films[:4]), prompts, NO_LABELS[:4])
+    assert all(set(v.scores) == set(records.QUALITIES) and sum(v.scores.values()) == pytest.approx(1) for v in verdicts)
+    alone = [judge.judge([film], [prompt], NO_LABELS[:1])[0] for film, prompt in zip(films[:4], prompts, strict=True)]
+    for one, batched in zip(alone, verdicts, strict=True):
+        assert one.scores == pytest.approx(batched.scores, abs=1e-5), "padding must not change a verdict"
+    question = judge.question("mild edema on the left")  # type: ignore[attr-defined]
+    assert "mild edema on the left" in question
+    assert "D. Not Relevant" in question
+
+
+def test_a_tokenizer_without_the_letters_is_refused(tmp_path: Path) -> None:
+    recipe = judges.JudgeRecipe("tiny", "vlm", str(tiny.llava(tmp_path / "vlm", letters=False)))
+    with pytest.raises(ValueError, match="expected a tokenizer with one token for 'A'"):
+        judges.load_judge(recipe, rubrics=RUBRICS)
+
+
+def test_a_rubric_without_a_place_for_the_prompt_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blind.md").write_text("Is this a good film?")
+    with pytest.raises(ValueError, match="without it the judge never sees the caption"):
+        judges.read_rubric(str(tmp_path / "blind.md"), RUBRICS)
+    with pytest.raises(ValueError, match=r"expected a .md file or one of \['quality'\] as rubric, got 'taste'"):
+        judges.read_rubric("taste", RUBRICS)
+
+
+def test_the_filter_writes_every_row_once_and_counts_reasons(synthchex: Run, tmp_path: Path, films: np.ndarray) -> None:
+    for index, film in enumerate(films):
+        (tmp_path / f"{index}.png").write_bytes(images.to_png(film))
+    (tmp_path / "3.png").write_bytes(b"broken")
+    (tmp_path / "t.csv").write_text("path,prompt\n" + "".join(f"{i}.png,finding {i}\n" for i in range(9)))
+    (tmp_path / "low.yaml").write_text("name: low\njudge: fixed\nanswer: Low Quality\n")
+    done = synthchex(
+        "filter",
+        "--images",
+        tmp_path / "t.csv",
+        "--judge",
+        tmp_path / "low.yaml",
+        "--out",
+        tmp_path / "judged",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["drop_reasons"] == {"low_quality": 7, "unreadable-not-an-image": 1, "unreadable-missing": 1}
+    assert (counts["rows"], counts["kept"]) == (9, 0)
+    rows = shards.Rows(shards.parquet_files(tmp_path / "judged"))
+    assert rows.column("prompt") == [f"finding {i}" for i in range(9)]
+    assert rows[3]["image"] is None
+    assert rows[2]["image"]["bytes"] == (tmp_path / "2.png").read_bytes()
+    kept = synthchex("build", "--images", tmp_path / "judged", "--out", tmp_path / "set")
+    assert kept.returncode == 2
+    assert "build expects at least 1 row, got 0" in kept.stderr
+
+
+def test_keep_high_drops_medium(synthchex: Run, tmp_path: Path, films: np.ndarray) -> None:
+    (tmp_path / "0.png").write_bytes(images.to_png(films[0]))
+    (tmp_path / "t.csv").write_text("path,prompt\n0.png,x\n")
+    (tmp_path / "m.yaml").write_text("name: m\njudge: fixed\nanswer: Medium Quality\n")
+    common = ["filter", "--images", tmp_path / "t.csv", "--judge", tmp_path / "m.yaml", "--json"]
+    assert json.loads(synthchex(*common, "--out", tmp_path / "a").stdout)["kept"] == 1
+    assert json.loads(synthchex(*common, "--out", tmp_path / "b", "--keep", "high").stdout)["drop_reasons"] == {
+        "medium_quality": 1
+    }
+
+
+def test_films_without_prompts_cannot_be_judged(synthchex: Run, tmp_path: Path, films: np.ndarray) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "0.png").write_bytes(images.to_png(films[0]))
+    done = synthchex("filter", "--images", tmp_path / "set", "--judge", "fixed", "--out", tmp_path / "judged")
+    assert done.returncode == 2
+    assert "has no prompts: a judge must see what a film should show" in done.stderr
