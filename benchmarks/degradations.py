@@ -1,10 +1,12 @@
-"""Do the scores order what they should? Real films split by patient, and degraded copies of one half, against the other half.
+"""Do the scores order what they should? Real films split by patient, and degraded copies of one half, against the other
+half.
 
-    python benchmarks/degradations.py --images films/ --table films.csv --id-column image_id --patient-column patient_id \\
+    python benchmarks/degradations.py --images films/ --table films.csv --id-column image_id --patient-column patient_id
+    \\
         --encoder phantom --out degradations
 
-The table must have one row per image, whose name is the id with a suffix. Prints one line per set: fid, kid with its interval,
-precision, recall, density, coverage. The first line is the floor: real films of other patients.
+The table must have one row per image, whose name is the id with a suffix. Prints one line per set: fid, kid with its
+interval, precision, recall, density, coverage. The first line is the floor: real films of other patients.
 """
 
 from __future__ import annotations
@@ -111,7 +113,8 @@ def main() -> int:
         low, high = rows["kid"]["interval"]
         rest = "".join(f"{rows[key]['value']:>7.2f}" for key in ("precision", "recall", "density", "coverage"))
         print(
-            f"{name:<24}{rows['fid']['value']:>9.2f}{rows['kid']['value']:>9.3f}  {f'{low:.3f} to {high:.3f}':<18}{rest}",
+            f"{name:<24}{rows['fid']['value']:>9.2f}{rows['kid']['value']:>9.3f} "
+            f" {f'{low:.3f} to {high:.3f}':<18}{rest}",
             flush=True,
         )
     return 0

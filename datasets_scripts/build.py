@@ -1,7 +1,8 @@
-"""Kept films as a SynthCheX-style dataset: image, filename, prompt, labels_dict in Parquet, with a card, for `load_dataset`.
+"""Kept films as a SynthCheX-style dataset: image, filename, prompt, labels_dict in Parquet, with a card, for
+`load_dataset`.
 
-    synthchex build --images judged --out dataset
-    python -c "from datasets import load_dataset; print(load_dataset('dataset', split='train')[0])"
+synthchex build --images judged --out dataset
+python -c "from datasets import load_dataset; print(load_dataset('dataset', split='train')[0])"
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from synthchex.data import images, records, shards, sources
 from synthchex.options import Parser, Progress, run
 
 SHARD_ROWS = 1000
-PHANTOM_NOTE = "They show procedural phantoms, a simulation: nothing here resembles a patient's film closely enough to learn medicine from."
+PHANTOM_NOTE = (
+    "They show procedural phantoms, a simulation: nothing here "
+    "resembles a patient's film closely enough to learn medicine from."
+)
 
 
 def parser() -> Parser:
@@ -26,15 +30,24 @@ def parser() -> Parser:
     options = Parser(
         command="build",
         description="Kept films as a SynthCheX-style dataset that load_dataset reads in one line.",
-        examples=("synthchex build --images judged --out dataset", "synthchex build --images films.csv --out dataset --title 'My films'"),
+        examples=(
+            "synthchex build --images judged --out dataset",
+            "synthchex build --images films.csv --out dataset --title 'My films'",
+        ),
     )
     what = options.add_argument_group("what to build")
-    what.add_argument("--images", required=True, help="output of filter or generate, image table, saved dataset or Hub id")
+    what.add_argument(
+        "--images", required=True, help="output of filter or generate, image table, saved dataset or Hub id"
+    )
     what.add_argument("--out", required=True, type=Path, help="folder to write")
     what.add_argument("--title", default="Synthetic chest radiographs", help="title of the card")
     what.add_argument("--license", default="apache-2.0", help="licence identifier for the card (default apache-2.0)")
-    what.add_argument("--calibration", default="the judge is uncalibrated", help="what is known of the judge's reliability")
-    what.add_argument("--domain", choices=("radiographs", "phantom"), default="radiographs", help="what the films imitate")
+    what.add_argument(
+        "--calibration", default="the judge is uncalibrated", help="what is known of the judge's reliability"
+    )
+    what.add_argument(
+        "--domain", choices=("radiographs", "phantom"), default="radiographs", help="what the films imitate"
+    )
     options.add_common()
     return options
 
@@ -63,11 +76,19 @@ def card(options: Any, films: sources.ImageSet, kept: Sequence[int]) -> str:
         license=options.license,
         pretty_name=options.title,
         task_categories=["text-to-image", "image-classification"],
-        tags=["medical", "synthetic", "chest-x-ray", "radiology", *(["phantom"] if options.domain == "phantom" else [])],
+        tags=[
+            "medical",
+            "synthetic",
+            "chest-x-ray",
+            "radiology",
+            *(["phantom"] if options.domain == "phantom" else []),
+        ],
         size_categories=[size_category(len(kept))],
     )
     DatasetInfosDict({"default": DatasetInfo(features=records.features(provenance=False))}).to_dataset_card_data(data)
-    MetadataConfigs({"default": {"data_files": [{"split": "train", "path": "data/train-*"}]}}).to_dataset_card_data(data)
+    MetadataConfigs({"default": {"data_files": [{"split": "train", "path": "data/train-*"}]}}).to_dataset_card_data(
+        data
+    )
     reasons = Counter(reason for reason in films.provenance.get("drop_reason", ()) if reason)
     filled = DatasetCard.from_template(
         data,
@@ -81,7 +102,8 @@ def card(options: Any, films: sources.ImageSet, kept: Sequence[int]) -> str:
         versions=_one(films, "versions"),
         load_path=options.out.name,
         label_rows="\n".join(label_row(films, kept, column) for column in range(len(records.LABELS))),
-        drop_rows="\n".join(f"- `{reason}`: {count}" for reason, count in reasons.most_common()) or "Nothing was dropped.",
+        drop_rows="\n".join(f"- `{reason}`: {count}" for reason, count in reasons.most_common())
+        or "Nothing was dropped.",
         calibration=options.calibration,
     )
     return str(filled)
@@ -111,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = kept_rows(films)
     if films.prompts is None:
         raise ValueError(f"{options.images} has no prompts; a SynthCheX-style dataset needs one for every film")
-    plan = shards.Plan("build", films.fingerprint(), len(kept), SHARD_ROWS, {"title": options.title, "license": options.license})
+    plan = shards.Plan(
+        "build", films.fingerprint(), len(kept), SHARD_ROWS, {"title": options.title, "license": options.license}
+    )
     done = shards.begin(options.out, plan)
     features = records.features(provenance=False)
     with Progress("build", plan.rows, done=done, quiet=options.quiet) as progress:

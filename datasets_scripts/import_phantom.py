@@ -1,7 +1,7 @@
 """The embedded phantom domain as data: procedural chest films with reports and labels, or reports alone as prompts.
 
-    synthchex phantom --count 1024 --seed 1 --out real
-    synthchex phantom --count 256 --seed 0 --prompts-only --out prompts
+synthchex phantom --count 1024 --seed 1 --out real
+synthchex phantom --count 256 --seed 0 --prompts-only --out prompts
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def parser() -> Parser:
     what.add_argument("--seed", type=int, default=0, help="seed (default 0)")
     what.add_argument("--size", type=int, default=64, help="width and height in pixels (default 64)")
     what.add_argument("--prompts-only", action="store_true", help="reports and labels, no films")
-    what.add_argument("--labels", nargs="+", metavar="LABEL", help="only reports whose present labels are all among these")
+    what.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="only reports whose present labels are all among these"
+    )
     options.add_common()
     return options
 
@@ -53,8 +55,13 @@ def prompt_rows(count: int, seed: int, labels: Sequence[str] | None) -> list[dic
         rows += [{"prompt": text, "labels_dict": as_labels(row)} for text, row in fits]
         draw += 1
         if draw > 1000:
-            raise ValueError(f"expected reports within the labels {labels}, found {len(rows)} of {count}; name more labels")
-    return [{"id": f"phantom-{seed}-{index:06d}", "filename": f"phantom-{seed}-{index:06d}.png", **row} for index, row in enumerate(rows[:count])]
+            raise ValueError(
+                f"expected reports within the labels {labels}, found {len(rows)} of {count}; name more labels"
+            )
+    return [
+        {"id": f"phantom-{seed}-{index:06d}", "filename": f"phantom-{seed}-{index:06d}.png", **row}
+        for index, row in enumerate(rows[:count])
+    ]
 
 
 def film_rows(span: range, seed: int, size: int) -> list[dict[str, Any]]:
@@ -64,7 +71,9 @@ def film_rows(span: range, seed: int, size: int) -> list[dict[str, Any]]:
     for index, film, states, report in zip(span, made.images, made.labels, made.reports, strict=True):
         name = f"phantom-{seed}-{index:06d}"
         image = {"bytes": images.to_png(film), "path": f"{name}.png"}
-        rows.append({"id": name, "filename": f"{name}.png", "image": image, "prompt": report, "labels_dict": as_labels(states)})
+        rows.append(
+            {"id": name, "filename": f"{name}.png", "image": image, "prompt": report, "labels_dict": as_labels(states)}
+        )
     return rows
 
 
@@ -78,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse_args(argv)
     if options.labels and (unknown := sorted(set(options.labels) - set(records.LABELS))):
         raise ValueError(f"--labels must be among {list(records.LABELS)}, got {unknown}")
-    recipe = {"seed": options.seed, "size": options.size, "prompts_only": options.prompts_only, "labels": options.labels}
+    recipe = {
+        "seed": options.seed,
+        "size": options.size,
+        "prompts_only": options.prompts_only,
+        "labels": options.labels,
+    }
     plan = shards.Plan("phantom", "procedural", options.count, SHARD_ROWS, recipe)
     done = shards.begin(options.out, plan)
     features = records.features()

@@ -9,6 +9,7 @@ denoiser needs the other two. `vae --decoder-only` goes on polishing the decoder
 """
 
 import argparse
+import copy
 from pathlib import Path
 
 import common
@@ -68,16 +69,17 @@ def train_vae(args: argparse.Namespace) -> None:
         return pixels + args.perceptual * _distance(judge, fake, real) + 2e-7 * code.kl().mean()
 
     def save(average: nn.Module, step: int) -> None:
-        """Write the autoencoder with unit-variance latents."""
-        common.save_half(_scaled(average, films.pictures[:512]), args.out / "vae")
+        """Write the autoencoder with latents of unit variance."""
+        common.save_half(_whitened(average, films.pictures[:1024]), args.out / "vae")
 
     name = "decoder" if args.decoder_only else "vae"
     checkpoint = common.CACHE / f"{name}.pt"
     if args.decoder_only and not checkpoint.exists():
         vae.load_state_dict(torch.load(common.CACHE / "vae.pt", weights_only=True)["average"])
-    common.train(
+    average = common.train(
         vae, loss, steps=args.steps, peak=args.peak, checkpoint=checkpoint, ema=0.99, save=save, every=args.every
     )
+    save(average, args.steps)
 
 
 def train_text(args: argparse.Namespace) -> None:
@@ -235,10 +237,17 @@ def assemble(folder: Path, unet: UNet2DConditionModel) -> None:
 
 
 @torch.no_grad()
-def _scaled(vae: AutoencoderKL, pictures: torch.Tensor) -> AutoencoderKL:
-    """Record the factor that gives the latents unit variance."""
-    spread = torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(128)]).std()
-    vae.register_to_config(scaling_factor=round(1 / spread.item(), 5))
+def _whitened(vae: AutoencoderKL, pictures: torch.Tensor) -> AutoencoderKL:
+    """Give every latent channel mean 0 and deviation 1 by folding the change into the two 1x1 convolutions."""
+    vae = copy.deepcopy(vae)
+    codes = torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(128)])
+    mean, spread = codes.mean((0, 2, 3)), codes.std((0, 2, 3))
+    into, back, channels = vae.quant_conv, vae.post_quant_conv, len(mean)
+    back.bias += back.weight[:, :, 0, 0] @ mean
+    back.weight *= spread[None, :, None, None]
+    into.bias[:channels] = (into.bias[:channels] - mean) / spread
+    into.weight[:channels] /= spread[:, None, None, None]
+    into.bias[channels:] -= 2 * spread.log()
     return vae
 
 

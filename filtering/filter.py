@@ -1,10 +1,11 @@
-"""A verdict for every film, by a judge that sees the film and its prompt. Nothing is deleted: dropping happens at `build`.
+"""A verdict for every film, by a judge that sees the film and its prompt. Nothing is deleted: dropping happens at
+`build`.
 
     synthchex filter --images films --judge phantom --out judged
     synthchex launch --num-processes 4 filter --images films --judge medgemma --out judged
 
-Films that cannot be read get the drop reason `unreadable-<why>`; every row of the input stands once in the output, with its
-quality, the score of each class, the judge's name and the reason for dropping it, if any.
+Films that cannot be read get the drop reason `unreadable-<why>`; every row of the input stands once in the output, with
+its quality, the score of each class, the judge's name and the reason for dropping it, if any.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def parser() -> Parser:
     """The options of `synthchex filter`."""
     options = Parser(
         command="filter",
-        description="A verdict for every film: High, Medium, Low Quality or Not Relevant, with scores and the reason for dropping.",
+        description="A verdict for every film: High, Medium, Low Quality or "
+        "Not Relevant, with scores and the reason for dropping.",
         examples=(
             "synthchex filter --images films --judge phantom --out judged",
             "synthchex filter --images films.csv --judge medgemma --keep high --out judged",
@@ -36,12 +38,18 @@ def parser() -> Parser:
         ),
     )
     what = options.add_argument_group("what to judge")
-    what.add_argument("--images", required=True, help="output of generate, image folder, table, saved dataset or Hub id")
+    what.add_argument(
+        "--images", required=True, help="output of generate, image folder, table, saved dataset or Hub id"
+    )
     what.add_argument("--judge", required=True, help="a YAML, or the name of one in filtering/configs")
     what.add_argument("--out", required=True, type=Path, help="folder to write; run again to resume")
-    what.add_argument("--keep", choices=("high", "medium"), default="medium", help="lowest quality that is kept (default medium)")
+    what.add_argument(
+        "--keep", choices=("high", "medium"), default="medium", help="lowest quality that is kept (default medium)"
+    )
     how = options.add_argument_group("how")
-    how.add_argument("--batch-size", type=int, default=32, help="films per forward pass; part of the result (default 32)")
+    how.add_argument(
+        "--batch-size", type=int, default=32, help="films per forward pass; part of the result (default 32)"
+    )
     how.add_argument("--device", help="cpu, cuda, … (default: this process's GPU, else the CPU)")
     how.add_argument("--threads", type=int, default=1, help="CPU threads per process; part of the result (default 1)")
     options.add_common()
@@ -68,7 +76,9 @@ def judge_rows(films: sources.ImageSet, span: range, judge: judges.Judge, keep: 
         except images.UnreadableImage as error:
             row |= {"image": None, "judge": judge.name, "drop_reason": f"unreadable-{error.reason}"}
         rows.append(row)
-    verdicts = judge.judge(pixels, [r["prompt"] for r in readable], [r["labels_dict"] for r in readable]) if readable else []
+    verdicts = (
+        judge.judge(pixels, [r["prompt"] for r in readable], [r["labels_dict"] for r in readable]) if readable else []
+    )
     for row, verdict in zip(readable, verdicts, strict=True):
         scores, reason = judges.scores_text(verdict), drop_reason(verdict, keep)
         row |= {"quality": verdict.quality, "quality_scores": scores, "judge": judge.name, "drop_reason": reason}
@@ -83,7 +93,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = recipes.read(recipes.find(options.judge, synthchex.room("filtering") / "configs"), judges.JudgeRecipe)
     films = sources.open_images(options.images)
     if films.prompts is None:
-        raise ValueError(f"{options.images} has no prompts: a judge must see what a film should show; give a table with a prompt column")
+        raise ValueError(
+            f"{options.images} has no prompts: a judge must see what "
+            "a film should show; give a table with a prompt column"
+        )
     plan = shards.Plan(
         stage="filter",
         source=films.fingerprint(),
@@ -96,9 +109,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if done < plan.rows:
         judge = judges.load_judge(recipe, rubrics=synthchex.room("filtering") / "prompts", device=process.device)
         features = records.features(verdict=True)
-        with Progress("filter", plan.rows, done=done, unit="films", quiet=options.quiet or not process.is_main) as progress:
+        with Progress(
+            "filter", plan.rows, done=done, unit="films", quiet=options.quiet or not process.is_main
+        ) as progress:
             for shard in shards.claim(options.out, plan):
-                shards.write_shard(options.out, plan, shard, judge_rows(films, plan.span(shard), judge, options.keep), features)
+                shards.write_shard(
+                    options.out, plan, shard, judge_rows(films, plan.span(shard), judge, options.keep), features
+                )
                 progress.advance(shards.finished_rows(options.out, plan))
     if shards.is_finished(options.out, plan) and process.is_main:
         report(options.out, as_json=options.json, quiet=options.quiet)

@@ -2,10 +2,12 @@
 
     synthchex generate --prompts prompts.csv --recipe phantom --out films
     synthchex launch --num-processes 4 generate --prompts prompts.csv --recipe phantom --out films
-    accelerate launch --multi_gpu --num_processes 4 generation/generate.py --prompts prompts.csv --recipe sd21 --out films
+    accelerate launch --multi_gpu --num_processes 4 generation/generate.py --prompts prompts.csv --recipe sd21 --out
+    films
 
-Each film has its own seed, made of --seed, its row id and its repeat. Rows are cut into fixed batches, batches into shards; a
-process takes whole shards. So the same command gives the same bytes on any number of processes, and after any kill.
+Each film has its own seed, made of --seed, its row id and its repeat. Rows are cut into fixed batches, batches into
+shards; a process takes whole shards. So the same command gives the same bytes on any number of processes, and after any
+kill.
 """
 
 from __future__ import annotations
@@ -49,8 +51,12 @@ def parser() -> Parser:
     model.add_argument("--steps", type=int, help="number of denoising steps")
     model.add_argument("--guidance-scale", type=float, help="classifier-free guidance scale")
     how = options.add_argument_group("how")
-    how.add_argument("--batch-size", type=int, default=16, help="films per forward pass; part of the result (default 16)")
-    how.add_argument("--batches-per-shard", type=int, default=2, help="batches per file; what a kill can cost (default 2)")
+    how.add_argument(
+        "--batch-size", type=int, default=16, help="films per forward pass; part of the result (default 16)"
+    )
+    how.add_argument(
+        "--batches-per-shard", type=int, default=2, help="batches per file; what a kill can cost (default 2)"
+    )
     how.add_argument("--device", help="cpu, cuda, … (default: this process's GPU, else the CPU)")
     how.add_argument("--threads", type=int, default=1, help="CPU threads per process; part of the result (default 1)")
     options.add_common()
@@ -113,7 +119,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 shard_rows = list(make([rows[index] for index in plan.span(shard)], sampler, options.batch_size))
                 shards.write_shard(options.out, plan, shard, shard_rows, features)
                 progress.advance(shards.finished_rows(options.out, plan))
-    summary = {"stage": "generate", "out": str(options.out), "rows": plan.rows, "finished": shards.finished_rows(options.out, plan)}
+    summary = {
+        "stage": "generate",
+        "out": str(options.out),
+        "rows": plan.rows,
+        "finished": shards.finished_rows(options.out, plan),
+    }
     if process.is_main and options.json:
         print(json.dumps(summary))
 
@@ -121,7 +132,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report_truncated(count: int, total: int) -> None:
     """Say how many prompts the text encoder will cut."""
     if count:
-        print(f"warning: {count} of {total} prompts are longer than the text encoder reads; their ends have no effect", file=sys.stderr)
+        print(
+            f"warning: {count} of {total} prompts are longer than the text encoder reads; their ends have no effect",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

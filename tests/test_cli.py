@@ -48,7 +48,9 @@ def test_hyphen_and_underscore_are_the_same() -> None:
         (KeyboardInterrupt(), 130, "run the same command to go on"),
     ],
 )
-def test_errors_are_one_line_and_a_code(error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line_and_a_code(
+    error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def main(argv: object) -> None:
         raise error
 
@@ -77,5 +79,7 @@ def test_doctor_says_what_works(synthchex: Run) -> None:
 
 
 def test_a_missing_extra_is_one_line_with_the_pip_command() -> None:
-    with pytest.raises(ImportError, match=r"^this needs no_such_module, which is not installed: pip install 'synthchex\[generate\]'$"):
+    with pytest.raises(
+        ImportError, match=r"^this needs no_such_module, which is not installed: pip install 'synthchex\[generate\]'$"
+    ):
         extras.require("no_such_module", extra="generate")

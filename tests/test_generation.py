@@ -23,7 +23,17 @@ def stage_bytes(folder: Path) -> list[bytes]:
 
 
 def test_a_film_has_its_own_seed_and_provenance(synthchex: Run, prompts_csv: Path, tmp_path: Path) -> None:
-    done = synthchex("generate", "--prompts", prompts_csv, "--recipe", "noise", "--out", tmp_path / "a", "--images_per_prompt=2", "--json")
+    done = synthchex(
+        "generate",
+        "--prompts",
+        prompts_csv,
+        "--recipe",
+        "noise",
+        "--out",
+        tmp_path / "a",
+        "--images_per_prompt=2",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["finished"] == 14
     rows = shards.Rows(shards.parquet_files(tmp_path / "a"))
@@ -35,15 +45,37 @@ def test_a_film_has_its_own_seed_and_provenance(synthchex: Run, prompts_csv: Pat
 
 
 def test_two_processes_make_the_same_bytes_as_one(synthchex: Run, prompts_csv: Path, tmp_path: Path) -> None:
-    arguments = ["generate", "--prompts", prompts_csv, "--recipe", "noise", "--batch-size", "2", "--batches-per-shard", "1"]
+    arguments = [
+        "generate",
+        "--prompts",
+        prompts_csv,
+        "--recipe",
+        "noise",
+        "--batch-size",
+        "2",
+        "--batches-per-shard",
+        "1",
+    ]
     assert synthchex(*arguments, "--out", tmp_path / "one").returncode == 0
     done = synthchex("launch", "--num-processes", 2, *arguments, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert stage_bytes(tmp_path / "one") == stage_bytes(tmp_path / "two")
 
 
-def test_a_run_killed_in_the_middle_ends_with_the_bytes_of_one_that_was_not(synthchex: Run, prompts_csv: Path, tmp_path: Path) -> None:
-    arguments = ["generate", "--prompts", prompts_csv, "--recipe", "noise", "--images-per-prompt", 80, "--batch-size", 1]
+def test_a_run_killed_in_the_middle_ends_with_the_bytes_of_one_that_was_not(
+    synthchex: Run, prompts_csv: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "generate",
+        "--prompts",
+        prompts_csv,
+        "--recipe",
+        "noise",
+        "--images-per-prompt",
+        80,
+        "--batch-size",
+        1,
+    ]
     arguments += ["--batches-per-shard", 1]
     command = [sys.executable, "-m", "synthchex.cli", *map(str, arguments), "--out", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -62,7 +94,9 @@ def test_a_run_killed_in_the_middle_ends_with_the_bytes_of_one_that_was_not(synt
 
 def test_a_launcher_that_starts_too_few_processes_is_caught(synthchex: Run, prompts_csv: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "SYNTHCHEX_NUM_PROCESSES": "2"}
-    done = synthchex("generate", "--prompts", prompts_csv, "--recipe", "noise", "--out", tmp_path / "a", env=environment)
+    done = synthchex(
+        "generate", "--prompts", prompts_csv, "--recipe", "noise", "--out", tmp_path / "a", env=environment
+    )
     assert done.returncode == 1
     assert "expected 2 processes, got 1; start them with `synthchex launch`" in done.stderr
 
@@ -74,11 +108,16 @@ def test_a_launcher_that_starts_too_few_processes_is_caught(synthchex: Run, prom
         (["--recipe", "missing.yaml"], "expected a YAML file, got missing.yaml"),
         (["--prompts", "missing.csv"], "missing.csv, which is not there; check the path"),
         (["--batch-size", "0"], "must be at least 1"),
-        (["--prompt-column", "words"], "has no column 'words' for the prompt; its columns are ['id', 'prompt', 'Edema']"),
+        (
+            ["--prompt-column", "words"],
+            "has no column 'words' for the prompt; its columns are ['id', 'prompt', 'Edema']",
+        ),
         (["--out", "/dev/null/out"], "expected a folder that can be written"),
     ],
 )
-def test_bad_input_is_said_early_in_one_line(synthchex: Run, prompts_csv: Path, tmp_path: Path, change: list[str], message: str) -> None:
+def test_bad_input_is_said_early_in_one_line(
+    synthchex: Run, prompts_csv: Path, tmp_path: Path, change: list[str], message: str
+) -> None:
     arguments = {"--prompts": str(prompts_csv), "--recipe": "noise", "--out": str(tmp_path / "out")}
     arguments |= dict(zip(change[::2], change[1::2], strict=True))
     done = synthchex("generate", *(word for pair in arguments.items() for word in pair), cwd=tmp_path)

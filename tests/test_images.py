@@ -64,7 +64,9 @@ def test_exif_orientation_palette_alpha_and_cmyk_are_understood(films: np.ndarra
     ("content", "reason"),
     [(b"", "empty"), (b"not an image at all", "not-an-image"), (None, "missing"), ("half", "truncated")],
 )
-def test_unreadable_films_have_a_reason(tmp_path: Path, films: np.ndarray, content: bytes | str | None, reason: str) -> None:
+def test_unreadable_films_have_a_reason(
+    tmp_path: Path, films: np.ndarray, content: bytes | str | None, reason: str
+) -> None:
     path = tmp_path / "film.png"
     if content == "half":
         noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)

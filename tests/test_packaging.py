@@ -20,7 +20,9 @@ ROOMS = ("metrics", "datasets_scripts", "filtering", "generation")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from the files that git knows, in a copy of the tree."""
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -33,10 +35,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rooms_and_models_are_discovered_and_shipped(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for room in ROOMS:
-        files = [p.relative_to(ROOT) for p in (ROOT / room).rglob("*") if p.is_file() and p.suffix in (".py", ".yaml", ".md")]
+        files = [
+            p.relative_to(ROOT) for p in (ROOT / room).rglob("*") if p.is_file() and p.suffix in (".py", ".yaml", ".md")
+        ]
         assert files
         assert {f"synthchex/rooms/{path}" for path in files} <= names
-    package = [p for p in (ROOT / "src").rglob("*") if p.is_file() and p.suffix not in (".pyc",) and "egg-info" not in str(p)]
+    package = [
+        p for p in (ROOT / "src").rglob("*") if p.is_file() and p.suffix not in (".pyc",) and "egg-info" not in str(p)
+    ]
     assert {str(p.relative_to(ROOT / "src")) for p in package} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"synthchex"}
     assert not [name for name in names if "/tests/" in name or "embedded/train" in name]
@@ -64,6 +70,8 @@ def test_the_wheel_works_from_another_directory(wheel: Path, tmp_path: Path) -> 
         ["build", "--images", "judged", "--out", "dataset", "--quiet"],
     ):
         command = [str(home / "bin" / "python"), "-c", script, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "dataset" / "README.md").exists()

@@ -94,7 +94,9 @@ def test_a_full_disk_loses_nothing_and_says_what_is_safe(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match=r"No space left on device while writing .*; 3 of 10 rows are safe, free some space"):
+        with pytest.raises(
+            OSError, match=r"No space left on device while writing .*; 3 of 10 rows are safe, free some space"
+        ):
             work(tmp_path, plan())
     assert not list(tmp_path.rglob("*.tmp"))
     assert work(tmp_path, plan()) == 3
@@ -102,7 +104,9 @@ def test_a_full_disk_loses_nothing_and_says_what_is_safe(tmp_path: Path, monkeyp
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(PermissionError, match=r"expected a folder that can be written, got .*file.*choose another --out"):
+    with pytest.raises(
+        PermissionError, match=r"expected a folder that can be written, got .*file.*choose another --out"
+    ):
         shards.begin(tmp_path / "file" / "out", plan())
 
 

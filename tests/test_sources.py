@@ -29,7 +29,9 @@ def test_a_folder_is_read_in_depth_and_in_order(folder: Path, films: np.ndarray)
 
 
 def test_a_table_finds_its_images_beside_it_or_in_a_folder(folder: Path, tmp_path: Path) -> None:
-    text = "img_savename,annotated_prompt,chexpert_labels\n0.png,clear,\"{'Edema': 1, 'Fracture': nan}\"\n1.png,edema,\n"
+    text = (
+        "img_savename,annotated_prompt,chexpert_labels\n0.png,clear,\"{'Edema': 1, 'Fracture': nan}\"\n1.png,edema,\n"
+    )
     (folder / "table.csv").write_text(text)
     beside = sources.open_images(folder / "table.csv")
     (tmp_path / "elsewhere.csv").write_text(text)
@@ -55,7 +57,10 @@ def test_label_columns_are_states_and_ids_stay_text(folder: Path) -> None:
 
 
 def test_a_saved_dataset_and_parquet_are_the_same_set(folder: Path, films: np.ndarray, tmp_path: Path) -> None:
-    rows = [{"image": {"bytes": images.to_png(f), "path": f"{i}.png"}, "filename": f"{i}.png", "prompt": f"p{i}"} for i, f in enumerate(films)]
+    rows = [
+        {"image": {"bytes": images.to_png(f), "path": f"{i}.png"}, "filename": f"{i}.png", "prompt": f"p{i}"}
+        for i, f in enumerate(films)
+    ]
     full = [{**row, "labels_dict": records.labels_dict({"Edema": 1})} for row in rows]
     dataset = Dataset.from_list(full, features=records.features(provenance=False))
     dataset.save_to_disk(str(tmp_path / "saved"))
@@ -63,7 +68,13 @@ def test_a_saved_dataset_and_parquet_are_the_same_set(folder: Path, films: np.nd
     a_plan = shards.Plan("test", "x", len(full), 3, {})
     shards.begin(tmp_path / "shards", a_plan)
     for shard in shards.claim(tmp_path / "shards", a_plan):
-        shards.write_shard(tmp_path / "shards", a_plan, shard, [full[i] for i in a_plan.span(shard)], records.features(provenance=False))
+        shards.write_shard(
+            tmp_path / "shards",
+            a_plan,
+            shard,
+            [full[i] for i in a_plan.span(shard)],
+            records.features(provenance=False),
+        )
     for source in ("saved", "one.parquet", "shards"):
         found = sources.open_images(tmp_path / source)
         assert len(found) == 8
@@ -75,11 +86,15 @@ def test_a_saved_dataset_and_parquet_are_the_same_set(folder: Path, films: np.nd
 
 def test_what_cannot_be_told_is_an_error(folder: Path, tmp_path: Path) -> None:
     (folder / "two.csv").write_text("path,filename,prompt\n0.png,1.png,x\n")
-    with pytest.raises(ValueError, match=r"has 2 columns that may hold the image: \['path', 'filename'\]; name one with --image-column"):
+    with pytest.raises(
+        ValueError, match=r"has 2 columns that may hold the image: \['path', 'filename'\]; name one with --image-column"
+    ):
         sources.open_images(folder / "two.csv")
     assert sources.open_images(folder / "two.csv", columns={"image": "path"}).fetch(0) == folder / "0.png"
     (folder / "none.csv").write_text("scan,words\n0.png,x\n")
-    with pytest.raises(ValueError, match=r"has no image column: expected one of .* its columns are \['scan', 'words'\]"):
+    with pytest.raises(
+        ValueError, match=r"has no image column: expected one of .* its columns are \['scan', 'words'\]"
+    ):
         sources.open_images(folder / "none.csv")
     with pytest.raises(ValueError, match=r"has no column 'scam' for the image; its columns are"):
         sources.open_images(folder / "none.csv", columns={"image": "scam"})
@@ -108,10 +123,12 @@ def test_empty_prompts_are_named_by_row(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got 2 empty ones \(rows \[1, 2\]\); fill or drop them"):
         sources.open_prompts(path)
     path.write_text("prompt\n")
-    with pytest.raises(ValueError, match="expected prompts in .*, got 0 rows"):
+    with pytest.raises(ValueError, match=r"expected prompts in .*, got 0 rows"):
         sources.open_prompts(path)
     path.write_text("words\nx\n")
-    with pytest.raises(ValueError, match=r"has no prompt column: expected one of \['prompt', .* its columns are \['words'\]"):
+    with pytest.raises(
+        ValueError, match=r"has no prompt column: expected one of \['prompt', .* its columns are \['words'\]"
+    ):
         sources.open_prompts(path)
 
 

@@ -72,7 +72,9 @@ def clip(folder: Path) -> Path:
 
 
 def llava(folder: Path, *, letters: bool = True) -> Path:
-    """A Llava vision-language model with its processor and chat template, 28 px; without `letters` it has no token for A to D."""
+    """A Llava vision-language model with its processor and chat template, 28 px; without `letters` it has no token for
+    A to D.
+    """
     torch.manual_seed(0)
     words = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "USER", "ASSISTANT", ":", *("ABCD" if letters else "")]
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))

@@ -61,7 +61,8 @@ class FID(impl.Measure):
 
 
 def _doubts(fake: sides.Side, real: sides.Side) -> list[str]:
-    width = (fake.moments or real.moments).width if fake.moments or real.moments else fake.features.shape[1]
+    known = fake.moments or real.moments
+    width = known.width if known else fake.features.shape[1]
     counts = {
         "predictions": fake.count if fake.moments else len(fake),
         "references": real.count if real.moments else len(real),
@@ -115,7 +116,7 @@ def _interval(value: float, fake: sides.Side, real: sides.Side, options: impl.Op
         real.features,
         fake.features,
         value=value,
-        confidence=options.confidence_level,
+        confidence=float(options.confidence_level or 0),
         seed=options.seed,
         real_clusters=real_ids,
         fake_clusters=fake_ids,

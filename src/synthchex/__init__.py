@@ -28,7 +28,9 @@ def room(name: str) -> Path:
     for parent in (_PACKAGE / "rooms", _PACKAGE.parents[1]):
         if (parent / name).is_dir() and (parent / "metrics").is_dir():
             return parent / name
-    raise ValueError(f"expected a room (metrics, datasets_scripts, filtering, generation), got {name!r}; reinstall synthchex")
+    raise ValueError(
+        f"expected a room (metrics, datasets_scripts, filtering, generation), got {name!r}; reinstall synthchex"
+    )
 
 
 def metric(name: str) -> str:

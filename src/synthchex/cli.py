@@ -9,28 +9,50 @@ from importlib import import_module
 
 import synthchex
 from synthchex import options
+from synthchex.launch import LAUNCHED
 
 # command: (module, or room/script; group; what it does)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("synthchex.job", "start here", "run the whole job on the embedded phantom domain, and open the report"),
     "doctor": ("synthchex.doctor", "start here", "what this machine has, what works, what to install for the rest"),
     "run": ("synthchex.job", "whole job", "run the whole job from a YAML: prompts to report"),
-    "generate": ("generation/generate.py", "stages", "films from a table of prompts"),
-    "filter": ("filtering/filter.py", "stages", "a verdict for every film; Low Quality and Not Relevant are marked to be dropped"),
+    "generate": (LAUNCHED["generate"], "stages", "films from a table of prompts"),
+    "filter": (
+        LAUNCHED["filter"],
+        "stages",
+        "a verdict for every film; Low Quality and Not Relevant are marked to be dropped",
+    ),
     "build": ("datasets_scripts/build.py", "stages", "kept films as a SynthCheX-style dataset that load_dataset reads"),
-    "evaluate": ("synthchex.evaluation", "stages", "score any synthetic set against any real one, overall and per label"),
+    "evaluate": (
+        "synthchex.evaluation",
+        "stages",
+        "score any synthetic set against any real one, overall and per label",
+    ),
     "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),
-    "launch": ("synthchex.launch", "many processes", "run generate or filter in several processes, on GPUs or CPU cores"),
+    "launch": (
+        "synthchex.launch",
+        "many processes",
+        "run generate or filter in several processes, on GPUs or CPU cores",
+    ),
 }
 
 
 def usage() -> str:
     """The page that `synthchex --help` prints."""
-    lines = [f"synthchex {synthchex.__version__}: synthetic chest radiographs that people can trust", "", "usage: synthchex <command> [options]"]
+    lines = [
+        f"synthchex {synthchex.__version__}: synthetic chest radiographs that people can trust",
+        "",
+        "usage: synthchex <command> [options]",
+    ]
     for group in dict.fromkeys(entry[1] for entry in COMMANDS.values()):
         lines += ["", f"{group}:"]
         lines += [f"  {name:<10}{text}" for name, (_, its_group, text) in COMMANDS.items() if its_group == group]
-    lines += ["", "examples:", "  synthchex demo", "  synthchex evaluate --real real/ --synthetic synthetic/ --out scores"]
+    lines += [
+        "",
+        "examples:",
+        "  synthchex demo",
+        "  synthchex evaluate --real real/ --synthetic synthetic/ --out scores",
+    ]
     return "\n".join([*lines, "", "synthchex <command> --help shows the options of a command and examples."])
 
 

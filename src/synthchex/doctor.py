@@ -14,8 +14,25 @@ import synthchex
 from synthchex import extras
 from synthchex.options import Parser
 
-PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "datasets", "evaluate", "huggingface_hub", "peft", "numpy", "scipy", "pillow", "pyarrow")
-NEEDS = {"generate": "generate films with diffusers models", "filter": "ask a judge behind an HTTP server", "study": "the studio and reader studies", "dicom": "read DICOM films"}
+PACKAGES = (
+    "torch",
+    "transformers",
+    "diffusers",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "huggingface_hub",
+    "peft",
+    "numpy",
+    "scipy",
+    "pillow",
+    "pyarrow",
+)
+NEEDS = {
+    "generate": "generate films with diffusers models and LoRA",
+    "filter": "judge with vision-language models whose tokenizer is a SentencePiece file",
+    "dicom": "read DICOM films",
+}
 
 
 def inspect() -> dict[str, Any]:
@@ -28,8 +45,14 @@ def inspect() -> dict[str, Any]:
         "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
         "packages": {name: version(name) for name in PACKAGES},
         "devices": devices(),
-        "hub": {"offline": os.environ.get("HF_HUB_OFFLINE", "0") == "1", "endpoint": os.environ.get("HF_ENDPOINT", "default"), "token": has_token()},
-        "parts": {extra: {"works": not extras.missing(extra), "missing": extras.missing(extra)} for extra in extras.EXTRAS},
+        "hub": {
+            "offline": os.environ.get("HF_HUB_OFFLINE", "0") == "1",
+            "endpoint": os.environ.get("HF_ENDPOINT", "default"),
+            "token": has_token(),
+        },
+        "parts": {
+            extra: {"works": not extras.missing(extra), "missing": extras.missing(extra)} for extra in extras.EXTRAS
+        },
         "embedded_models": embedded_models(),
         "rooms": str(synthchex.room("metrics").parent),
     }
@@ -66,7 +89,11 @@ def embedded_models() -> list[str]:
 
 def advice(found: dict[str, Any]) -> list[str]:
     """One line for each part that does not work, with the command that mends it."""
-    lines = [f"{NEEDS[extra]}: pip install 'synthchex[{extra}]'" for extra, part in found["parts"].items() if not part["works"]]
+    lines = [
+        f"{NEEDS[extra]}: pip install 'synthchex[{extra}]'"
+        for extra, part in found["parts"].items()
+        if not part["works"]
+    ]
     if not found["hub"]["token"] and not found["hub"]["offline"]:
         lines.append("gated models and pushing to the Hub: hf auth login")
     return lines
@@ -74,7 +101,11 @@ def advice(found: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the findings; the exit code is 0 when every part that is not optional works."""
-    parser = Parser(command="doctor", description="What this machine has, what works, what to install for the rest.", examples=("synthchex doctor", "synthchex doctor --json"))
+    parser = Parser(
+        command="doctor",
+        description="What this machine has, what works, what to install for the rest.",
+        examples=("synthchex doctor", "synthchex doctor --json"),
+    )
     parser.add_common()
     options = parser.parse_args(argv)
     found = inspect()
@@ -84,7 +115,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"synthchex {found['synthchex']}, Python {found['python']}, {found['system']}")
     print(f"cores {found['cores']}, free disk {found['disk_free_gb']} GB, devices: {', '.join(found['devices'])}")
     print("packages: " + ", ".join(f"{name} {its or 'missing'}" for name, its in found["packages"].items()))
-    print(f"hub: endpoint {found['hub']['endpoint']}, token {'set' if found['hub']['token'] else 'not set'}, offline {'yes' if found['hub']['offline'] else 'no'}")
+    print(
+        f"hub: endpoint {found['hub']['endpoint']}, token {'set' if found['hub']['token'] else 'not set'}, "
+        f"offline {'yes' if found['hub']['offline'] else 'no'}"
+    )
     for extra, part in found["parts"].items():
         print(f"  [{'works' if part['works'] else 'needs ' + ', '.join(part['missing'])}] {NEEDS[extra]}")
     print(f"embedded models: {', '.join(found['embedded_models']) or 'none'}")

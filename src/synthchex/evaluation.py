@@ -29,7 +29,8 @@ def parser() -> Parser:
         description="Score a synthetic set against a real one, overall and per label, beside the real-vs-real floor.",
         examples=(
             "synthchex evaluate --real real/ --synthetic synthetic/ --out scores",
-            "synthchex evaluate --real real.csv --synthetic films.csv --encoder rad-dino --image-text medsiglip --out scores",
+            "synthchex evaluate --real real.csv --synthetic films.csv "
+            "--encoder rad-dino --image-text medsiglip --out scores",
             "synthchex evaluate --real real/ --synthetic org/dataset --encoder ./my-encoder --out scores",
         ),
     )
@@ -115,7 +116,9 @@ def write(
 
 
 def pictures(scored: Scored, rejected: sources.ImageSet | None, seed: int) -> Any:
-    """What the report shows: samples of both sets, rejects with their reasons, best and worst aligned, a map of the features."""
+    """What the report shows: samples of both sets, rejects with their reasons, best and worst aligned, a map of the
+    features.
+    """
     from synthchex.report import ReportImages
 
     rng = np.random.default_rng(seed)

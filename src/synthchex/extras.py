@@ -8,8 +8,7 @@ from types import ModuleType
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "generate": ("diffusers", "peft"),
-    "filter": ("httpx",),
-    "study": ("gradio",),
+    "filter": ("sentencepiece",),
     "dicom": ("pydicom",),
 }
 

@@ -29,8 +29,8 @@ PHANTOM = "phantom:"
 class Job:
     """What the main job is made of; one YAML. `prompts` and `real` may be "phantom:<count>" for the embedded domain.
 
-    `recipe` and `judge` name a YAML; `encoder` and `image_text` are names, Hub ids or folders; `num_processes` None means one per
-    GPU, or per CPU core.
+    `recipe` and `judge` name a YAML; `encoder` and `image_text` are names, Hub ids or folders; `num_processes` None
+    means one per GPU, or per CPU core.
     """
 
     title: str
@@ -105,7 +105,7 @@ def main(command: str, argv: Sequence[str] | None, *, default: Path | None, out:
 def make_dataset(job: Job, folder: Path, *, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The stages up to a dataset that was loaded back; their counts and seconds, and the verdicts."""
     count = str(job.num_processes or default_processes())
-    prompts, real = prepare(job, folder, quiet)
+    prompts, _ = prepare(job, folder, quiet)
     films, judged, dataset = (str(folder / name) for name in ("films", "judged", "dataset"))
     steps: list[tuple[str, list[str]]] = [
         (
@@ -221,7 +221,8 @@ def command(arguments: Sequence[str], quiet: bool) -> dict[str, Any]:
     )
     if done.returncode:
         raise RuntimeError(
-            f"stage {arguments[0]} ended with code {done.returncode}; see above, and run the same command again to go on"
+            f"stage {arguments[0]} ended with code {done.returncode}; "
+            "see above, and run the same command again to go on"
         )
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
@@ -238,7 +239,8 @@ def load_back(dataset: Path, cache: Path) -> int:
     rows = shards.Rows(shards.parquet_files(dataset))
     if loaded.column_names[:4] != ["image", "filename", "prompt", "labels_dict"] or len(loaded) != len(rows):
         raise RuntimeError(
-            f"{dataset} was written with {len(rows)} rows and loads with {len(loaded)} and columns {loaded.column_names}"
+            f"{dataset} was written with {len(rows)} rows and loads "
+            f"with {len(loaded)} and columns {loaded.column_names}"
         )
     for index in range(len(rows)):
         if (images.read(loaded[index]["image"]).pixels != images.read(rows[index]["image"]).pixels).any():
@@ -250,13 +252,14 @@ def score(
     job: Job, folder: Path, stages: list[dict[str, Any]], verdicts: dict[str, Any], *, quiet: bool
 ) -> tuple[dict[str, Any], Path]:
     """Scores and report of the dataset against the real films."""
-    from synthchex import evaluation
+    from synthchex.evaluation import write
+    from synthchex.scores import Request
 
     real = str(folder / "real") if job.real.startswith(PHANTOM) else job.real
-    request = evaluation.Request(
+    request = Request(
         encoder=job.encoder, image_text=job.image_text, nearest_k=job.nearest_k, seed=job.seed, domain=job.domain
     )
-    return evaluation.write(
+    return write(
         sources.open_images(real),
         sources.open_images(folder / "dataset"),
         request,

@@ -9,24 +9,23 @@ import synthchex
 from synthchex import processes
 from synthchex.options import Parser
 
-LAUNCHED = ("generate", "filter")
+LAUNCHED = {"generate": "generation/generate.py", "filter": "filtering/filter.py"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the processes and return the first exit code that is not 0."""
-    from synthchex.cli import COMMANDS
-
     parser = Parser(
         command="launch",
-        description="Run a stage in several processes through accelerate. The result is the same for any number of them.",
+        description="Run a stage in several processes through accelerate. "
+        "The result is the same for any number of them.",
         examples=("synthchex launch --num-processes 2 generate --prompts prompts.csv --recipe phantom --out films",),
     )
     parser.add_argument("--num-processes", type=int, required=True, help="one per GPU, or per CPU core")
-    parser.add_argument("command", choices=LAUNCHED)
+    parser.add_argument("command", choices=list(LAUNCHED))
     words = list(sys.argv[1:] if argv is None else argv)
     split = next((i + 1 for i, word in enumerate(words) if word in LAUNCHED), len(words))
     options = parser.parse_args(words[:split])
     if options.num_processes < 1:
         raise ValueError(f"--num-processes must be at least 1, got {options.num_processes}")
-    room, script = COMMANDS[options.command][0].split("/")
+    room, script = LAUNCHED[options.command].split("/")
     return processes.launch(synthchex.room(room) / script, words[split:], options.num_processes)

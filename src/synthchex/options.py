@@ -1,6 +1,7 @@
 """The command line's common ground: parsers with examples, errors in one line, exit codes, progress.
 
-Exit codes: 0 done, 1 failed part-way (run the same command to go on), 2 bad input, 3 refused by a gate, 130 interrupted.
+Exit codes: 0 done, 1 failed part-way (run the same command to go on), 2 bad input, 3 refused by a gate, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ class Progress:
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
         print(f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.close()
         elif not self.quiet and self.done > self.first:

@@ -38,7 +38,8 @@ def join(device: str | None = None, *, threads: int = 1) -> Process:
         threads: CPU threads for torch. Sums over threads are not bit-equal for every number of them, so it is fixed.
 
     Raises:
-        RuntimeError: the launcher was asked for more processes than were started, which accelerate does without a word on a CPU.
+        RuntimeError: the launcher was asked for more processes than were started, which accelerate does without a word
+            on a CPU.
     """
     import torch
     from accelerate import PartialState
@@ -48,7 +49,9 @@ def join(device: str | None = None, *, threads: int = 1) -> Process:
     state = PartialState(cpu=use_cpu)
     expected = int(os.environ.get(EXPECTED, state.num_processes))
     if state.num_processes != expected:
-        raise RuntimeError(f"expected {expected} processes, got {state.num_processes}; start them with `synthchex launch`")
+        raise RuntimeError(
+            f"expected {expected} processes, got {state.num_processes}; start them with `synthchex launch`"
+        )
     return Process(state.process_index, state.num_processes, device or ("cpu" if use_cpu else str(state.device)))
 
 

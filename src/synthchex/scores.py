@@ -1,7 +1,7 @@
 """Scores of a synthetic set against a real one, overall and per label, beside the real-vs-real floor. Writes no file.
 
-Every film is decoded once and passed once through each encoder; every score, every label and the floor are selections of the
-stored features, computed by the metric modules that `evaluate.load()` gives anyone.
+Every film is decoded once and passed once through each encoder; every score, every label and the floor are selections
+of the stored features, computed by the metric modules that `evaluate.load()` gives anyone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ ALIGNMENT_ROWS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure with what. `image_text` None measures no alignment; labels with fewer than `min_rows` films are not scored."""
+    """What to measure with what. `image_text` None measures no alignment; labels with fewer than `min_rows` films are
+    not scored.
+    """
 
     encoder: str = encoders.DEFAULT
     image_text: str | None = None
@@ -53,19 +55,25 @@ class Request:
 
 
 class Side(NamedTuple):
-    """One set after encoding, readable films only: features (N, D), unit vectors or None, and what is known of each film."""
+    """One set after encoding, readable films only: features (N, D), unit vectors or None, and what is known of each
+    film.
+    """
 
     images: sources.ImageSet
     encoded: store.Encoded
     features: np.ndarray
     vectors: np.ndarray | None
+    texts: np.ndarray | None
+    truncated: str | None
     prompts: list[str] | None
     labels: np.ndarray | None
     patients: list[str] | None
 
 
 class Scored(NamedTuple):
-    """Results as they go into results.json, and what the pictures need: both sides, cosines with own and shuffled prompts."""
+    """Results as they go into results.json, and what the pictures need: both sides, cosines with own and shuffled
+    prompts.
+    """
 
     results: dict[str, Any]
     real: Side
@@ -97,8 +105,7 @@ def score(
     floor = run_metrics(
         a.features[first], a.features[second], halves(a.labels, first, second, scored, request), request
     )
-    alignment = align(b, image_text, scored, request)
-    ceiling = align(a, image_text, {}, request)
+    alignment, ceiling = align(b, scored, request), align(a, {}, request)
     results = {
         "schema_version": 1,
         "domain": request.domain,
@@ -114,8 +121,9 @@ def score(
         "config": asdict(request),
         "hashes": {"real": records.fingerprint(a.encoded.hashes), "synthetic": records.fingerprint(b.encoded.hashes)},
     }
-    cosines = None if b.vectors is None or image_text is None else pair_cosines(b, image_text, request.seed)
-    return Scored(results, a, b, *(cosines or (None, None)))
+    if b.vectors is None or b.texts is None:
+        return Scored(results, a, b, None, None)
+    return Scored(results, a, b, *pair_cosines(b.vectors, b.texts, request.seed))
 
 
 def encode(
@@ -130,14 +138,28 @@ def encode(
     networks = [encoder] if image_text is None else [encoder, image_text]
     encoded = store.encode(images, networks, kept, batch_size=batch_size, quiet=quiet)
     rows = encoded.kept
+    prompts = None if images.prompts is None else [images.prompts[i] for i in rows]
+    worded = image_text is not None and prompts is not None
     return Side(
         images,
         encoded,
-        encoded.features[0],
-        encoded.features[1] if image_text is not None else None,
-        None if images.prompts is None else [images.prompts[i] for i in rows],
-        None if images.labels is None else images.labels[rows],
-        None if images.patients is None else [images.patients[i] for i in rows],
+        features=encoded.features[0],
+        vectors=encoded.features[1] if worded else None,
+        texts=image_text.encode_texts(prompts) if worded else None,
+        truncated=cut_prompts(prompts or [], image_text) if worded else None,
+        prompts=prompts,
+        labels=None if images.labels is None else images.labels[rows],
+        patients=None if images.patients is None else [images.patients[i] for i in rows],
+    )
+
+
+def cut_prompts(prompts: list[str], image_text: encoders.ImageTextEncoder) -> str | None:
+    """A sentence when prompts are longer than the text tower reads."""
+    cut = image_text.count_truncated(prompts)
+    return (
+        f"{cut} of {len(prompts)} prompts are longer than the text tower reads ({image_text.max_tokens} tokens)"
+        if cut
+        else None
     )
 
 
@@ -150,8 +172,8 @@ def label_groups(synthetic: np.ndarray | None, real: np.ndarray | None) -> Group
 
 
 def split_real(real: Side, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint parts of the real set, no patient in both: the first, of about `count` films and at most half, stands in for
-    the synthetic set."""
+    """Two disjoint parts of the real set, no patient in both: the first, of about `count` films and at most half,
+    stands in for the synthetic set."""
     rng = np.random.default_rng(seed)
     owners = (
         np.arange(len(real.features)) if real.patients is None else np.unique(real.patients, return_inverse=True)[1]
@@ -190,26 +212,22 @@ def run_metrics(predictions: np.ndarray, references: np.ndarray, groups: Groups,
     return merged
 
 
-def align(side: Side, image_text: Any, groups: Groups, request: Request) -> dict[str, Any]:
-    """Image-text agreement of one set by the alignment module; empty where there is no text or no network for it."""
-    if image_text is None or side.vectors is None or side.prompts is None:
+def align(side: Side, groups: Groups, request: Request) -> dict[str, Any]:
+    """Image-text agreement of one set by the alignment module; empty where there are no prompts or no network for
+    them.
+    """
+    if side.vectors is None or side.texts is None:
         return {}
-    texts = image_text.encode_texts(side.prompts)
-    masks = {label: pair[0] for label, pair in groups.items()}
     merged: dict[str, Any] = {"labels": {label: {} for label in groups}, "warnings": []}
     found = synthchex.load("alignment").compute(
         predictions=side.vectors,
-        references=texts,
-        groups=masks or None,
+        references=side.texts,
+        groups={label: pair[0] for label, pair in groups.items()} or None,
         seed=request.seed,
         confidence_level=request.confidence_level,
     )
     merge(merged, found)
-    cut = image_text.count_truncated(side.prompts)
-    if cut:
-        merged["warnings"].append(
-            f"{cut} of {len(side.prompts)} prompts are longer than the text tower reads ({image_text.max_tokens} tokens)"
-        )
+    merged["warnings"] += [side.truncated] if side.truncated else []
     return merged
 
 
@@ -221,12 +239,10 @@ def merge(into: dict[str, Any], found: Mapping[str, Any]) -> None:
         into["labels"][label] |= values
 
 
-def pair_cosines(side: Side, image_text: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine of each film with its own prompt, and with another film's prompt at random."""
-    assert side.vectors is not None and side.prompts is not None
-    texts = image_text.encode_texts(side.prompts)
-    shift = np.random.default_rng(seed).integers(1, max(2, len(texts)))
-    return (side.vectors * texts).sum(1), (side.vectors * np.roll(texts, shift, axis=0)).sum(1)
+def pair_cosines(vectors: np.ndarray, texts: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of each film with its own prompt, and with another film's prompt at random; both (N,)."""
+    shift = int(np.random.default_rng(seed).integers(1, max(2, len(texts))))
+    return (vectors * texts).sum(1), (vectors * np.roll(texts, shift, axis=0)).sum(1)
 
 
 def interval(values: Mapping[str, Any], key: str) -> list[float] | None:
@@ -318,7 +334,8 @@ def notes(scores: dict[str, Any], alignment: dict[str, Any], a: Side, b: Side) -
             found.append(f"{repeats} films of the {name} set are repeats of others in it")
         if side.encoded.skipped:
             found.append(
-                f"{sum(side.encoded.skipped.values())} films of the {name} set could not be read: {side.encoded.skipped}"
+                f"{sum(side.encoded.skipped.values())} films of the "
+                f"{name} set could not be read: {side.encoded.skipped}"
             )
     return list(dict.fromkeys(found))
 
@@ -327,10 +344,14 @@ def methods(request: Request, encoder: str, sizes: tuple[int, int]) -> str:
     """How the numbers were made, as a paragraph for a paper."""
     name = Path(encoder).name if Path(encoder).is_dir() else encoder
     text = (
-        f"Features were taken with {request.encoder} ({name}). FID is the Fréchet distance in float64; KID is the unbiased squared maximum "
-        f"mean discrepancy with a cubic polynomial kernel over all pairs of films; precision, recall, density and coverage follow Naeem "
-        f"et al. (2020) with k = {request.nearest_k}. Each value stands beside the same metric between two disjoint parts of the real set "
-        f"({sizes[0]} and {sizes[1]} films, no patient in both where patients are known, seed {request.seed}). Labels with fewer than "
+        f"Features were taken with {request.encoder} ({name}). FID is the "
+        "Fréchet distance in float64; KID is the unbiased squared maximum "
+        "mean discrepancy with a cubic polynomial kernel over all pairs "
+        "of films; precision, recall, density and coverage follow Naeem "
+        f"et al. (2020) with k = {request.nearest_k}. Each value stands "
+        "beside the same metric between two disjoint parts of the real set "
+        f"({sizes[0]} and {sizes[1]} films, no patient in both where "
+        f"patients are known, seed {request.seed}). Labels with fewer than "
         f"{request.min_rows} films on either side are not scored."
     )
     if request.image_text:

@@ -20,7 +20,9 @@ DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
 class UnreadableImage(ValueError):
-    """A film that cannot be read; `reason` is a slug to count by: missing, empty, not-an-image, truncated, too-large."""
+    """A film that cannot be read; `reason` is a slug to count by: missing, empty, not-an-image, truncated,
+    too-large.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -39,11 +41,13 @@ def read(source: Any) -> Film:
     """Read one film.
 
     Args:
-        source: a path, encoded bytes, a `datasets` image dict ({"bytes", "path"}), a PIL image (its pixels are taken, never
-            its file), or an array: uint8 as it is, uint16 and other integers scaled from their own range, (H, W) or (H, W, 3).
+        source: a path, encoded bytes, a `datasets` image dict ({"bytes", "path"}), a PIL image (its pixels are taken,
+            never its file), or an array: uint8 as it is, uint16 and other integers scaled from their own range, (H, W)
+            or (H, W, 3).
 
     Returns:
-        The film; `preprocessing` is "u8" for 8-bit input, "minmax16" for deeper integers and floats in a file, "dicom" for DICOM.
+        The film; `preprocessing` is "u8" for 8-bit input, "minmax16" for deeper integers and floats in a file, "dicom"
+        for DICOM.
 
     Raises:
         UnreadableImage: missing, empty, not an image, truncated, or more than `MAX_PIXELS` pixels.
@@ -78,7 +82,9 @@ def read_bytes(source: Any) -> bytes:
         except (FileNotFoundError, IsADirectoryError) as error:
             raise UnreadableImage("missing", f"expected an image file, got {source}, which is not there") from error
     if not encoded:
-        raise UnreadableImage("empty", f"expected an image, got 0 bytes from {source if not isinstance(source, bytes) else 'memory'}")
+        raise UnreadableImage(
+            "empty", f"expected an image, got 0 bytes from {source if not isinstance(source, bytes) else 'memory'}"
+        )
     return encoded
 
 
@@ -91,7 +97,10 @@ def from_array(pixels: np.ndarray) -> Film:
     if pixels.dtype == np.uint8:
         return Film(pixels, "u8", ())
     if pixels.dtype.kind not in "iu":
-        raise ValueError(f"image array must be uint8, got {pixels.dtype}, whose range is unknown; scale it to 0..255 and cast to uint8")
+        raise ValueError(
+            f"image array must be uint8, got {pixels.dtype}, whose "
+            "range is unknown; scale it to 0..255 and cast to uint8"
+        )
     return _scaled(pixels)
 
 
@@ -120,7 +129,9 @@ def encoded(source: Any) -> bytes:
 
 
 def content_hash(source: Any) -> str:
-    """Hash of what would be read, 32 hex digits: encoded bytes of a file, or mode, shape and pixels of an image in memory."""
+    """Hash of what would be read, 32 hex digits: encoded bytes of a file, or mode, shape and pixels of an image in
+    memory.
+    """
     if isinstance(source, dict):
         source = source["bytes"] if source.get("bytes") is not None else source["path"]
     if isinstance(source, Image.Image):
@@ -134,13 +145,17 @@ def content_hash(source: Any) -> str:
 
 def _from_pil(image: Image.Image, name: str) -> Film:
     if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage("too-large", f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height} in {name}")
+        raise UnreadableImage(
+            "too-large", f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height} in {name}"
+        )
     try:
         # Asked before loading: Pillow turns TIFF while it loads and then forgets that it did.
         turned = image.getexif().get(0x0112, 1) != 1
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage("truncated", f"expected a whole image, got {name}, whose pixels end early: {error}") from error
+        raise UnreadableImage(
+            "truncated", f"expected a whole image, got {name}, whose pixels end early: {error}"
+        ) from error
     notes: tuple[str, ...] = ("exif-rotated",) if turned else ()
     if turned:
         image = ImageOps.exif_transpose(image)
@@ -176,15 +191,19 @@ def _from_dicom(encoded: bytes, name: str) -> Film:
     from synthchex.extras import require
 
     pydicom = require("pydicom", extra="dicom")
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     try:
         header = pydicom.dcmread(io.BytesIO(encoded))
         values = apply_voi_lut(apply_modality_lut(header.pixel_array, header), header)
     except Exception as error:
-        raise UnreadableImage("not-an-image", f"expected a DICOM film, got {name}, which pydicom cannot decode: {error}") from error
+        raise UnreadableImage(
+            "not-an-image", f"expected a DICOM film, got {name}, which pydicom cannot decode: {error}"
+        ) from error
     if values.ndim != 2:
-        raise UnreadableImage("multi-frame", f"expected one grey frame, got {name} with shape {values.shape}; export one frame")
+        raise UnreadableImage(
+            "multi-frame", f"expected one grey frame, got {name} with shape {values.shape}; export one frame"
+        )
     film = _scaled(values)
     notes: tuple[str, ...] = ("dicom-windowed",)
     inverse = header.get("PresentationLUTShape") == "INVERSE"

@@ -1,4 +1,6 @@
-"""YAML into frozen dataclasses: unknown keys are errors that list the valid ones. Knows nothing of what the keys mean."""
+"""YAML into frozen dataclasses: unknown keys are errors that list the valid ones. Knows nothing of what the keys
+mean.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def find(name: str, folder: Path) -> Path:
         return path
     named = folder / f"{name}.yaml"
     if not named.is_file():
-        raise ValueError(f"expected a .yaml file or one of {sorted(p.stem for p in folder.glob('*.yaml'))}, got {name!r}")
+        raise ValueError(
+            f"expected a .yaml file or one of {sorted(p.stem for p in folder.glob('*.yaml'))}, got {name!r}"
+        )
     return named
 
 

@@ -49,7 +49,12 @@ PROVENANCE_COLUMNS: dict[str, str] = {
     "dtype": "string",
     "versions": "string",
 }
-VERDICT_COLUMNS: dict[str, str] = {"quality": "string", "quality_scores": "string", "judge": "string", "drop_reason": "string"}
+VERDICT_COLUMNS: dict[str, str] = {
+    "quality": "string",
+    "quality_scores": "string",
+    "judge": "string",
+    "drop_reason": "string",
+}
 
 
 def features(*, provenance: bool = True, verdict: bool = False) -> Features:
@@ -80,7 +85,9 @@ def labels_dict(found: Mapping[str, Any] | None = None) -> dict[str, int | None]
     found = found or {}
     unknown = sorted(set(found) - set(LABELS))
     if unknown:
-        raise ValueError(f"labels must be among the 14 CheXpert labels {list(LABELS)}, got {unknown}; rename or drop them")
+        raise ValueError(
+            f"labels must be among the 14 CheXpert labels {list(LABELS)}, got {unknown}; rename or drop them"
+        )
     return {label: label_state(found.get(label), label) for label in LABELS}
 
 
@@ -100,7 +107,9 @@ def label_state(value: Any, label: str = "label") -> int | None:
 
 
 def row_seed(run_seed: int, row_id: str, repeat: int = 0) -> int:
-    """Seed of one row: a function of run seed, row id and repeat alone, so of neither batch nor process. In [0, 2**63)."""
+    """Seed of one row: a function of run seed, row id and repeat alone, so of neither batch nor process. In [0,
+    2**63).
+    """
     digest = hashlib.sha256(f"{run_seed}\x1f{row_id}\x1f{repeat}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -109,4 +118,6 @@ def fingerprint(parts: Any) -> str:
     """Short stable hash of a JSON-able value: 16 hex digits."""
     import json
 
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()[
+        :16
+    ]

@@ -1,12 +1,13 @@
-"""Rows on disk: a manifest and Parquet shards, each written whole or not at all. Knows nothing of what a stage computes.
+"""Rows on disk: a manifest and Parquet shards, each written whole or not at all. Knows nothing of what a stage
+computes.
 
 A stage's folder is
     manifest.json                      what is to be made: stage, recipe, number of rows, rows per shard
     data/train-00003-of-00016.parquet  finished shards; `load_dataset(folder)` reads them
     .locks/00003                       held by the process that is making shard 3, freed by the kernel when it dies
 
-Any number of processes may work on one folder, started together or not. A shard is made by one process from a fixed range
-of rows, so its bytes depend neither on how many processes there are nor on which of them made it.
+Any number of processes may work on one folder, started together or not. A shard is made by one process from a fixed
+range of rows, so its bytes depend neither on how many processes there are nor on which of them made it.
 """
 
 from __future__ import annotations
@@ -72,14 +73,21 @@ def begin(folder: Path, plan: Plan) -> int:
         if not manifest.exists():
             write_whole(manifest, json.dumps(wanted, indent=2, sort_keys=True).encode() + b"\n")
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise PermissionError(f"expected a folder that can be written, got {folder}: {error.strerror}; choose another --out") from error
+        raise PermissionError(
+            f"expected a folder that can be written, got {folder}: {error.strerror}; choose another --out"
+        ) from error
     except OSError as error:
         if error.errno == errno.EROFS:
-            raise PermissionError(f"expected a folder that can be written, got {folder}: {error.strerror}; choose another --out") from error
+            raise PermissionError(
+                f"expected a folder that can be written, got {folder}: {error.strerror}; choose another --out"
+            ) from error
         raise
     found = json.loads(manifest.read_text())
     if found != wanted:
-        raise ValueError(f"{folder} holds another run ({_difference(found, wanted)}); choose another --out, or delete it to start anew")
+        raise ValueError(
+            f"{folder} holds another run ({_difference(found, wanted)}); "
+            "choose another --out, or delete it to start anew"
+        )
     return finished_rows(folder, plan)
 
 
@@ -100,7 +108,9 @@ def finished_rows(folder: Path, plan: Plan) -> int:
 
 
 def claim(folder: Path, plan: Plan) -> Iterator[int]:
-    """Shards that are neither finished nor being made elsewhere, one at a time; each is held until the next is asked for."""
+    """Shards that are neither finished nor being made elsewhere, one at a time; each is held until the next is asked
+    for.
+    """
     for shard in range(plan.shards):
         path = shard_path(folder, shard, plan.shards)
         if path.exists():
@@ -140,8 +150,14 @@ def write_shard(folder: Path, plan: Plan, shard: int, rows: Sequence[Mapping[str
         write_table(path, pa.Table.from_pylist([dict(row) for row in rows], schema=features.arrow_schema))
     except OSError as error:
         safe = finished_rows(folder, plan)
-        hint = "free some space and run the same command again" if error.errno == errno.ENOSPC else "mend the cause and run the same command again"
-        raise OSError(error.errno, f"{error.strerror} while writing {path}; {safe} of {plan.rows} rows are safe, {hint}") from error
+        hint = (
+            "free some space and run the same command again"
+            if error.errno == errno.ENOSPC
+            else "mend the cause and run the same command again"
+        )
+        raise OSError(
+            error.errno, f"{error.strerror} while writing {path}; {safe} of {plan.rows} rows are safe, {hint}"
+        ) from error
     return path
 
 
@@ -187,7 +203,8 @@ def parquet_files(folder: Path) -> list[Path]:
         expected = -(-found["rows"] // found["shard_rows"])
         if len(files) != expected:
             raise ValueError(
-                f"{folder} is not finished: {len(files)} of {expected} shards are there; run the {found['stage']} command again"
+                f"{folder} is not finished: {len(files)} of {expected} "
+                f"shards are there; run the {found['stage']} command again"
             )
     if not files:
         raise ValueError(f"expected Parquet shards in {folder}, found none")

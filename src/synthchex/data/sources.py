@@ -32,7 +32,8 @@ TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 class ImageSet:
     """Films with what is known of them, in a fixed order. Pixels are fetched one at a time.
 
-    `labels` is float32 (N, 14): 1, 0, -1 uncertain, NaN not mentioned. `prompts`, `labels`, `patients` are None where unknown.
+    `labels` is float32 (N, 14): 1, 0, -1 uncertain, NaN not mentioned. `prompts`, `labels`, `patients` are None where
+    unknown.
     """
 
     source: str
@@ -64,7 +65,9 @@ class ImageSet:
             state: Any = manifest.read_text()
         else:
             paths = [self.fetch(index) for index in range(len(self))] if Path(self.source).exists() else []
-            state = [(s.st_size, s.st_mtime_ns) for s in (p.stat() for p in paths if isinstance(p, Path) and p.exists())]
+            state = [
+                (s.st_size, s.st_mtime_ns) for s in (p.stat() for p in paths if isinstance(p, Path) and p.exists())
+            ]
         return records.fingerprint([list(self.ids), self.prompts and list(self.prompts), state])
 
 
@@ -90,9 +93,10 @@ def open_images(
     """Open a set of films.
 
     Args:
-        source: a folder of image files (searched in depth); a .csv, .tsv, .jsonl or .parquet table with an image column; a
-            folder of Parquet shards; a folder written by `save_to_disk`; or a dataset id on the Hub.
-        columns: names of columns where they differ from the known aliases, e.g. {"image": "scan", "prompt": "findings"}.
+        source: a folder of image files (searched in depth); a .csv, .tsv, .jsonl or .parquet table with an image
+            column; a folder of Parquet shards; a folder written by `save_to_disk`; or a dataset id on the Hub.
+        columns: names of columns where they differ from the known aliases, e.g. {"image": "scan", "prompt":
+            "findings"}.
         image_dir: folder that image names of a table are relative to; its own folder by default.
         split: split of a saved or Hub dataset.
         revision: commit, tag or branch of a Hub dataset.
@@ -104,7 +108,9 @@ def open_images(
     if path.is_dir() and not _is_dataset_folder(path):
         return _image_folder(path)
     table = open_table(source, split=split, revision=revision)
-    names = resolve(table.columns, columns, needed=("image",), optional=("id", "prompt", "labels", "patient"), source=table.source)
+    names = resolve(
+        table.columns, columns, needed=("image",), optional=("id", "prompt", "labels", "patient"), source=table.source
+    )
     if path.is_file() and not _holds_images(table, names["image"]):
         files = [_beside(path, image_dir, name) for name in table.column(names["image"])]
         fetch: Callable[[int], Any] = files.__getitem__
@@ -114,7 +120,9 @@ def open_images(
         default_ids = [f"{index:08d}" for index in range(table.count)]
     return ImageSet(
         source=table.source,
-        ids=unique_ids([str(value) for value in table.column(names["id"])] if "id" in names else default_ids, table.source),
+        ids=unique_ids(
+            [str(value) for value in table.column(names["id"])] if "id" in names else default_ids, table.source
+        ),
         fetch=fetch,
         prompts=[str(value) for value in table.column(names["prompt"])] if "prompt" in names else None,
         labels=_labels(table, names.get("labels")),
@@ -123,7 +131,9 @@ def open_images(
     )
 
 
-def open_prompts(source: str | Path, *, columns: Mapping[str, str] | None = None, split: str = "train") -> list[dict[str, Any]]:
+def open_prompts(
+    source: str | Path, *, columns: Mapping[str, str] | None = None, split: str = "train"
+) -> list[dict[str, Any]]:
     """Prompts as rows {"id", "prompt", "labels_dict"}, from any source with a prompt column, or a .txt of one a line.
 
     Raises:
@@ -141,8 +151,15 @@ def open_prompts(source: str | Path, *, columns: Mapping[str, str] | None = None
     if not prompts:
         raise ValueError(f"expected prompts in {source}, got 0 rows")
     if empty:
-        raise ValueError(f"expected a prompt in every row of {source}, got {len(empty)} empty ones (rows {empty[:5]}); fill or drop them")
-    ids = [str(value) for value in table.column(names["id"])] if "id" in names else [f"{index:08d}" for index in range(len(prompts))]
+        raise ValueError(
+            f"expected a prompt in every row of {source}, got {len(empty)} "
+            f"empty ones (rows {empty[:5]}); fill or drop them"
+        )
+    ids = (
+        [str(value) for value in table.column(names["id"])]
+        if "id" in names
+        else [f"{index:08d}" for index in range(len(prompts))]
+    )
     labels = _labels(table, names.get("labels"))
     rows = zip(unique_ids(ids, str(source)), prompts, range(len(prompts)), strict=True)
     return [{"id": i, "prompt": p, "labels_dict": _as_dict(None if labels is None else labels[n])} for i, p, n in rows]
@@ -166,7 +183,12 @@ def open_table(source: str | Path, *, split: str = "train", revision: str | None
 
 
 def resolve(
-    found: Sequence[str], given: Mapping[str, str] | None, *, needed: Sequence[str], optional: Sequence[str], source: str
+    found: Sequence[str],
+    given: Mapping[str, str] | None,
+    *,
+    needed: Sequence[str],
+    optional: Sequence[str],
+    source: str,
 ) -> dict[str, str]:
     """Which column plays which role.
 
@@ -177,7 +199,9 @@ def resolve(
     for role in (*needed, *optional):
         if given and role in given:
             if given[role] not in found:
-                raise ValueError(f"{source} has no column {given[role]!r} for the {role}; its columns are {list(found)}")
+                raise ValueError(
+                    f"{source} has no column {given[role]!r} for the {role}; its columns are {list(found)}"
+                )
             names[role] = given[role]
             continue
         # "image" beside "filename" is our own layout: the first alias wins where it is the role's own name.
@@ -185,11 +209,17 @@ def resolve(
         if role in matches:
             matches = [role]
         if len(matches) > 1:
-            raise ValueError(f"{source} has {len(matches)} columns that may hold the {role}: {matches}; name one with --{role}-column")
+            raise ValueError(
+                f"{source} has {len(matches)} columns that may hold "
+                f"the {role}: {matches}; name one with --{role}-column"
+            )
         if matches:
             names[role] = matches[0]
         elif role in needed:
-            raise ValueError(f"{source} has no {role} column: expected one of {list(ALIASES[role])}, its columns are {list(found)}; name one with --{role}-column")
+            raise ValueError(
+                f"{source} has no {role} column: expected one of {list(ALIASES[role])}, "
+                f"its columns are {list(found)}; name one with --{role}-column"
+            )
     return names
 
 
@@ -197,13 +227,17 @@ def unique_ids(ids: list[str], source: str) -> list[str]:
     """The ids, when each stands once."""
     if len(set(ids)) != len(ids):
         twice = sorted({value for value in ids if ids.count(value) > 1} if len(ids) < 5000 else _repeated(ids))[:5]
-        raise ValueError(f"expected every id of {source} once, got {len(ids) - len(set(ids))} repeats, e.g. {twice}; make ids unique")
+        raise ValueError(
+            f"expected every id of {source} once, got {len(ids) - len(set(ids))} repeats, e.g. {twice}; make ids unique"
+        )
     return ids
 
 
 def _file_stem(row_id: str) -> str:
     """An id as a file name: path separators would make folders of it."""
-    return row_id.removesuffix(Path(row_id).suffix if Path(row_id).suffix.lower() in images.SUFFIXES else "").replace("/", "_")
+    return row_id.removesuffix(Path(row_id).suffix if Path(row_id).suffix.lower() in images.SUFFIXES else "").replace(
+        "/", "_"
+    )
 
 
 def _repeated(ids: list[str]) -> set[str]:
@@ -218,9 +252,13 @@ def _is_dataset_folder(path: Path) -> bool:
 
 
 def _image_folder(path: Path) -> ImageSet:
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file() and not p.name.startswith("."))
+    files = sorted(
+        p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
     if not files:
-        raise ValueError(f"expected images ({', '.join(sorted(images.SUFFIXES))}) or Parquet shards in {path}, found none")
+        raise ValueError(
+            f"expected images ({', '.join(sorted(images.SUFFIXES))}) or Parquet shards in {path}, found none"
+        )
     return ImageSet(str(path), [str(p.relative_to(path)) for p in files], files.__getitem__)
 
 
@@ -269,9 +307,13 @@ def _beside(table: Path, image_dir: str | Path | None, name: str) -> Path:
 
 
 def _labels(table: Table, column: str | None) -> np.ndarray | None:
-    """Label states of every row, from a dict column (struct, or text as Python or JSON) or from one column per label."""
+    """Label states of every row, from a dict column (struct, or text as Python or JSON) or from one column per
+    label.
+    """
     if column is not None:
-        return np.array([_as_row(_parse(cell)) for cell in table.column(column)], np.float32).reshape(-1, len(records.LABELS))
+        return np.array([_as_row(_parse(cell)) for cell in table.column(column)], np.float32).reshape(
+            -1, len(records.LABELS)
+        )
     present = [label for label in records.LABELS if label in table.columns]
     if not present:
         return None

@@ -20,7 +20,7 @@ Source: Naeem et al. 2020 (arXiv:2002.09797); Kynkäänniemi et al. 2019 (arXiv:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,11 +40,11 @@ class Overlap:
     """
 
     nearest_k: int
-    inside_real: np.ndarray
-    covered: np.ndarray
-    reached: np.ndarray
-    real_radii: np.ndarray
-    fake_radii: np.ndarray
+    inside_real: np.ndarray = field(repr=False)
+    covered: np.ndarray = field(repr=False)
+    reached: np.ndarray = field(repr=False)
+    real_radii: np.ndarray = field(repr=False)
+    fake_radii: np.ndarray = field(repr=False)
 
     @property
     def precise(self) -> np.ndarray:

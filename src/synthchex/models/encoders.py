@@ -1,7 +1,8 @@
 """Films and reports to feature vectors. Knows networks; knows neither metrics nor datasets.
 
-An encoder is named by an entry of `ENCODERS`, a Hub id, or a folder written by `save_pretrained`. Each has a `key`, a hash of
-its weights, preprocessing, backend and dtype: features with different keys are never compared and never share a store.
+An encoder is named by an entry of `ENCODERS`, a Hub id, or a folder written by `save_pretrained`. Each has a `key`, a
+hash of its weights, preprocessing, backend and dtype: features with different keys are never compared and never share a
+store.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def load_image_text(
     named, model, processor, key = _load(AutoModel, name, IMAGE_TEXT, device, dtype)
     if not hasattr(model, "get_text_features"):
         raise ValueError(
-            f"expected an image-text model (CLIP, SigLIP, …), got {type(model).__name__} from {name}; choose one of {list(IMAGE_TEXT)}"
+            "expected an image-text model (CLIP, SigLIP, …), got "
+            f"{type(model).__name__} from {name}; choose one of {list(IMAGE_TEXT)}"
         )
     with loading(named.model):
         tokenizer = AutoTokenizer.from_pretrained(named.model, revision=named.revision)
@@ -159,8 +161,8 @@ def vision_channels(config: Any) -> int:
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """While loading a model: no network for a local folder (transformers would retry the Hub five times for each absent file),
-    and neither bars nor load reports: what is missing from a checkpoint is checked where it is loaded."""
+    """While loading a model: no network for a local folder (transformers would retry the Hub five times for each absent
+    file), and neither bars nor load reports: what is missing from a checkpoint is checked where it is loaded."""
     import huggingface_hub.constants as constants
     from transformers.utils import logging
 
@@ -203,7 +205,8 @@ def _load(kind: Any, name: str, known: dict[str, Named], device: str | None, dty
             processor = AutoImageProcessor.from_pretrained(named.model, revision=named.revision)
     except OSError as error:
         raise ValueError(
-            f"{name} cannot be loaded ({str(error).splitlines()[0]}); give a Hub id you have access to, or a local folder"
+            f"{name} cannot be loaded ({str(error).splitlines()[0]}); "
+            "give a Hub id you have access to, or a local folder"
         ) from error
     missing = sorted(info["missing_keys"])
     # A checkpoint without a pooler would be given a random one; its class token is the feature then.

@@ -1,7 +1,8 @@
 """Films and prompts to verdicts. Knows networks and the rubric's four classes; knows neither files nor what is dropped.
 
-A judge is made from a `JudgeRecipe` and answers `judge(films, prompts, labels) -> list of Verdict`. Every judge gives a score
-for each of the four classes, so that a verdict can be thresholded and audited; none guesses when it cannot read a film.
+A judge is made from a `JudgeRecipe` and answers `judge(films, prompts, labels) -> list of Verdict`. Every judge gives a
+score for each of the four classes, so that a verdict can be thresholded and audited; none guesses when it cannot read a
+film.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ LETTERS = "ABCD"
 
 
 class Verdict(NamedTuple):
-    """One of the four classes, the score of each (they sum to 1), and a slug where the judge has a reason of its own."""
+    """One of the four classes, the score of each (they sum to 1), and a slug where the judge has a reason of its
+    own.
+    """
 
     quality: str
     scores: dict[str, float]
@@ -33,9 +36,10 @@ class Verdict(NamedTuple):
 class JudgeRecipe:
     """How a judge is loaded; one YAML in `filtering/configs/`.
 
-    `judge` is "classifier" (image-quality + label-agreement), "vlm" (a vision-language model asked the rubric) or "fixed".
-    `label_model` and `agreement` belong to the classifier: below that mean log-likelihood of the prompt's labels a film is Low
-    Quality, with the reason `label_mismatch`. `rubric` belongs to the vlm: a Markdown file, or the name of one in `filtering/prompts`.
+    `judge` is "classifier" (image-quality + label-agreement), "vlm" (a vision-language model asked the rubric) or
+    "fixed". `label_model` and `agreement` belong to the classifier: below that mean log-likelihood of the prompt's
+    labels a film is Low Quality, with the reason `label_mismatch`. `rubric` belongs to the vlm: a Markdown file, or the
+    name of one in `filtering/prompts`.
     """
 
     name: str
@@ -82,7 +86,8 @@ def load_judge(recipe: JudgeRecipe, *, rubrics: Path, device: str | None = None)
 
 
 class ClassifierJudge:
-    """Image quality by a four-class network, and agreement of the film with the labels of its prompt by a label network.
+    """Image quality by a four-class network, and agreement of the film with the labels of its prompt by a label
+    network.
 
     It is not a vision-language model: it never reads the prompt's words, only its labels.
     """
@@ -93,7 +98,8 @@ class ClassifierJudge:
         expected = set(records.QUALITIES)
         if set(self.quality_net.names) != expected:
             raise ValueError(
-                f"judge {recipe.name} expects a network with the classes {sorted(expected)}, got {self.quality_net.names}"
+                f"judge {recipe.name} expects a network with the classes "
+                f"{sorted(expected)}, got {self.quality_net.names}"
             )
         self.label_net = _Classifier(model_path(recipe.label_model), device) if recipe.label_model else None
 
@@ -136,7 +142,8 @@ def label_agreement(logits: np.ndarray, names: Sequence[str], labels: Sequence[M
 
 
 class VisionLanguageJudge:
-    """Any transformers image-text-to-text model, asked the rubric with the prompt in it, scored on the letters of the four answers.
+    """Any transformers image-text-to-text model, asked the rubric with the prompt in it, scored on the letters of the
+    four answers.
 
     The letters' log-probabilities are read after one forward pass, so there is no free text and no unparsed answer.
     """
@@ -206,7 +213,9 @@ JUDGES: dict[str, Callable[[JudgeRecipe, Path, str | None], Judge]] = {
 
 
 def read_rubric(name: str, folder: Path) -> str:
-    """A rubric's text, by path or by name in `folder`; it must have a {prompt} slot, or the judge would never see the caption."""
+    """A rubric's text, by path or by name in `folder`; it must have a {prompt} slot, or the judge would never see the
+    caption.
+    """
     path = Path(name) if name.endswith(".md") else folder / f"{name}.md"
     if not path.is_file():
         raise ValueError(
@@ -215,7 +224,8 @@ def read_rubric(name: str, folder: Path) -> str:
     text = path.read_text().strip()
     if "{prompt}" not in text:
         raise ValueError(
-            f"rubric {path} must hold {{prompt}} where the film's prompt goes; without it the judge never sees the caption"
+            f"rubric {path} must hold {{prompt}} where the film's "
+            "prompt goes; without it the judge never sees the caption"
         )
     return text
 
@@ -249,7 +259,8 @@ def _single_token(tokenizer: Any, letter: str) -> int:
     ids = tokenizer(letter, add_special_tokens=False)["input_ids"]
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise ValueError(
-            f"expected a tokenizer with one token for {letter!r}, got {len(ids)} (unknown: {tokenizer.unk_token_id in ids})"
+            f"expected a tokenizer with one token for {letter!r}, got "
+            f"{len(ids)} (unknown: {tokenizer.unk_token_id in ids})"
         )
     return int(ids[0])
 

@@ -1,7 +1,7 @@
 """Prompts to films. Knows pipelines; knows neither files nor processes.
 
-A sampler is made from a `Recipe` and answers `sample(prompts, seeds) -> list of uint8 arrays`, one seed per film, so that a
-film depends on its own prompt and seed. What is kept beside each film to say how it was made is in `provenance`.
+A sampler is made from a `Recipe` and answers `sample(prompts, seeds) -> list of uint8 arrays`, one seed per film, so
+that a film depends on its own prompt and seed. What is kept beside each film to say how it was made is in `provenance`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ EMBEDDED = "embedded:"
 class Recipe:
     """How a model is loaded and called; one YAML in `generation/configs/`. Sizes in pixels.
 
-    `model` is a Hub id, a folder, or "embedded:<name>" for one that ships with the package. `lora` is a Hub id or folder.
-    `load` and `call` are passed on to `from_pretrained` and to the pipeline as they are.
+    `model` is a Hub id, a folder, or "embedded:<name>" for one that ships with the package. `lora` is a Hub id or
+    folder. `load` and `call` are passed on to `from_pretrained` and to the pipeline as they are.
     """
 
     name: str
@@ -52,7 +52,8 @@ class Recipe:
             raise ValueError(f"recipe {self.name}: dtype must be float32, float16 or bfloat16, got {self.dtype!r}")
         if min(self.steps, self.height, self.width) < 1:
             raise ValueError(
-                f"recipe {self.name}: steps, height and width must be at least 1, got {self.steps}, {self.height}, {self.width}"
+                f"recipe {self.name}: steps, height and width must be at "
+                f"least 1, got {self.steps}, {self.height}, {self.width}"
             )
 
     def hashed(self) -> dict[str, Any]:
@@ -155,7 +156,8 @@ def model_path(model: str) -> str:
     folder = ASSETS / model.removeprefix(EMBEDDED)
     if not folder.is_dir():
         raise ValueError(
-            f"expected an embedded model of {sorted(str(p.relative_to(ASSETS)) for p in ASSETS.glob('*/*'))}, got {model!r}"
+            "expected an embedded model of "
+            f"{sorted(str(p.relative_to(ASSETS)) for p in ASSETS.glob('*/*'))}, got {model!r}"
         )
     return str(folder)
 
@@ -174,7 +176,8 @@ def _load_pipeline(recipe: Recipe) -> Any:
             )
     except OSError as error:
         raise ValueError(
-            f"{recipe.model} cannot be loaded ({str(error).splitlines()[0]}); give a Hub id you have access to, or a local folder"
+            f"{recipe.model} cannot be loaded ({str(error).splitlines()[0]}); "
+            "give a Hub id you have access to, or a local folder"
         ) from error
     if recipe.scheduler is not None:
         if not hasattr(diffusers, recipe.scheduler):
@@ -192,7 +195,8 @@ def _add_lora(pipeline: Any, lora: str, scale: float) -> None:
     pipeline.load_lora_weights(lora, adapter_name="synthchex")
     if not any(pipeline.get_list_adapters().values()):
         raise ValueError(
-            f"{lora} added no weights to {type(pipeline).__name__}: its keys are not those of this pipeline; convert the file"
+            f"{lora} added no weights to {type(pipeline).__name__}: "
+            "its keys are not those of this pipeline; convert the file"
         )
     pipeline.set_adapters(["synthchex"], [scale])
 

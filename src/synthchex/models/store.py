@@ -1,7 +1,8 @@
 """Features kept on disk: an image is decoded once and passed once through each encoder, then never again.
 
-`<store>/<encoder key>/block-<hash>.safetensors` holds the content hashes and features of some films. A changed film has another
-hash, a changed encoder or preprocessing another key, so neither is ever served from here. Blocks are written whole.
+`<store>/<encoder key>/block-<hash>.safetensors` holds the content hashes and features of some films. A changed film has
+another hash, a changed encoder or preprocessing another key, so neither is ever served from here. Blocks are written
+whole.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Encoded:
     computed: int
 
 
-def encode(images: ImageSet, encoders: Sequence[Encoder], store: Path | None, *, batch_size: int = 32, quiet: bool = False) -> Encoded:
+def encode(
+    images: ImageSet, encoders: Sequence[Encoder], store: Path | None, *, batch_size: int = 32, quiet: bool = False
+) -> Encoded:
     """Features of a set by every encoder, from the store where it has them.
 
     Args:
@@ -74,7 +77,10 @@ def encode(images: ImageSet, encoders: Sequence[Encoder], store: Path | None, *,
             progress.advance(span.stop)
     kept = np.array([index for index, digest in enumerate(hashes) if digest], np.int64)
     if not len(kept):
-        raise ValueError(f"expected readable films in {images.source}, got none of {len(images)}: {dict(skipped)}; see the paths and formats")
+        raise ValueError(
+            f"expected readable films in {images.source}, got none of "
+            f"{len(images)}: {dict(skipped)}; see the paths and formats"
+        )
     arrays = [np.stack([have[hashes[index]] for index in kept]) for have in known]
     return Encoded(arrays, kept, [hashes[index] for index in kept], dict(skipped), dict(notes), computed)
 
@@ -98,4 +104,6 @@ def _write_block(store: Path | None, key: str, hashes: list[str], features: np.n
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
     name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-    shards.write_whole(folder / f"block-{name}.safetensors", save({"hashes": rows, "features": np.ascontiguousarray(features)}))
+    shards.write_whole(
+        folder / f"block-{name}.safetensors", save({"hashes": rows, "features": np.ascontiguousarray(features)})
+    )

@@ -1,0 +1,229 @@
+"""Precision, recall, density, coverage: by hand, bitwise against float64 brute force, ties, copies, outliers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synthchex.maths import distances, intervals, neighbors
+
+FORMATS = ("bfloat16", "float32", "float64")
+
+
+def by_brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
+    """Balls around each fake row, covered, reached, and squared radii, by differences in float64."""
+
+    def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        rows = [b.astype(np.float64) - row.astype(np.float64) for row in a]
+        return np.stack([np.einsum("ij,ij->i", step, step) for step in rows])
+
+    def radii(rows: np.ndarray) -> np.ndarray:
+        own = squares(rows, rows)
+        np.fill_diagonal(own, np.inf)
+        return np.sort(own, axis=1)[:, k - 1]
+
+    across, real_radii, fake_radii = squares(real, fake), radii(real), radii(fake)
+    inside = across < real_radii[:, None]
+    return inside.sum(0), inside.any(1), (across < fake_radii).any(1), real_radii, fake_radii
+
+
+def assert_exact(real: np.ndarray, fake: np.ndarray, k: int, low: str, block: int = 64) -> neighbors.Overlap:
+    found = neighbors.overlap(real, fake, nearest_k=k, low=low, block=block)  # type: ignore[arg-type]
+    around, covered, reached, real_radii, fake_radii = by_brute_force(real, fake, k)
+    np.testing.assert_array_equal(found.inside_real, around)
+    np.testing.assert_array_equal(found.covered, covered)
+    np.testing.assert_array_equal(found.reached, reached)
+    np.testing.assert_allclose(found.real_radii**2, real_radii, rtol=1e-12)
+    np.testing.assert_allclose(found.fake_radii**2, fake_radii, rtol=1e-12)
+    return found
+
+
+def test_a_line_of_integers_by_hand() -> None:
+    # Real 0 1 2 10, k=1: radii 1 1 1 8. Fake 1.5 5 20 20.5: radii 3.5 3.5 0.5 0.5.
+    real, fake = np.array([[0.0], [1], [2], [10]]), np.array([[1.5], [5], [20], [20.5]])
+    found = neighbors.overlap(real, fake, nearest_k=1)
+    assert found.inside_real.tolist() == [2, 1, 0, 0]  # 1.5 is 8.5 from 10; 5 is 5 from 10; 20 is 10 from 10
+    assert (found.precision, found.density) == (0.5, 0.75)
+    assert found.covered.tolist() == [False, True, True, True]
+    assert found.reached.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("low", FORMATS)
+@pytest.mark.parametrize(("n", "m", "width", "offset"), [(200, 150, 16, 0), (150, 220, 64, 300), (190, 130, 6, 3000)])
+def test_bitwise_equal_to_brute_force(low: str, n: int, m: int, width: int, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    real = (rng.normal(size=(n, width)) + offset).astype(np.float32)
+    fake = (1.05 * rng.normal(size=(m, width)) + offset).astype(np.float32)
+    assert_exact(real, fake, 5, low)
+
+
+@pytest.mark.parametrize("low", FORMATS)
+def test_exact_with_copies_outliers_and_clusters(low: str) -> None:
+    rng = np.random.default_rng(1)
+    real, fake = rng.normal(size=(180, 8)).astype(np.float32), rng.normal(size=(170, 8)).astype(np.float32)
+    real[3] *= 1e4
+    real[20:40] = fake[7]
+    fake[50:90] = fake[7]
+    fake[100:120] = 1e-3 * fake[100:120] + 5
+    assert_exact(real, fake, 3, low)
+
+
+@pytest.mark.parametrize("low", FORMATS)
+def test_exact_when_every_distance_ties(low: str) -> None:
+    corners = np.eye(60, dtype=np.float32)
+    found = assert_exact(corners, corners[:40] * np.float32(1), 5, low, block=16)
+    assert found.precision == 1.0  # each is inside its own copy's ball, at distance zero
+    grid = np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2).astype(np.float32)
+    assert_exact(grid, grid + 1, 4, low)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+def test_any_scale_of_features(scale: float) -> None:
+    rng = np.random.default_rng(2)
+    real, fake = rng.normal(size=(90, 10)), rng.normal(size=(80, 10))
+    one = neighbors.overlap(real, fake)
+    other = neighbors.overlap(real * scale, fake * scale, low="bfloat16")
+    assert (one.precision, one.recall, one.density, one.coverage) == (
+        other.precision,
+        other.recall,
+        other.density,
+        other.coverage,
+    )
+
+
+def test_equal_to_the_package_prdc() -> None:
+    rng = np.random.default_rng(7)
+    real, fake = rng.normal(size=(300, 24)), 1.1 * rng.normal(size=(260, 24)) + 0.2
+    found = neighbors.overlap(real.astype(np.float32), fake.astype(np.float32), nearest_k=5)
+    recorded = (0.5923076923076923, 0.93, 0.48769230769230776, 0.7933333333333333)  # prdc 0.2
+    assert (found.precision, found.recall, found.density, found.coverage) == pytest.approx(recorded, rel=1e-12)
+    three = neighbors.overlap(real.astype(np.float32), fake.astype(np.float32), nearest_k=3)
+    assert (three.precision, three.recall) == pytest.approx((0.48076921701, 0.85666668415), rel=1e-6)  # torch-fidelity 0.4
+
+
+def test_prdc_itself_where_it_is_installed() -> None:
+    prdc = pytest.importorskip("prdc")
+    rng = np.random.default_rng(3)
+    real, fake = rng.normal(size=(250, 12)), rng.normal(size=(200, 12)) * 0.8
+    found = neighbors.overlap(real, fake, nearest_k=4)
+    expected = prdc.compute_prdc(real, fake, nearest_k=4)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(found, name) == pytest.approx(expected[name], rel=1e-12)
+
+
+def test_identical_and_distant_sets() -> None:
+    rng = np.random.default_rng(4)
+    real = rng.normal(size=(100, 6))
+    same = neighbors.overlap(real, real)
+    assert (same.precision, same.recall, same.coverage) == (1.0, 1.0, 1.0)
+    far = neighbors.overlap(real, real + 1000)
+    assert (far.precision, far.recall, far.density, far.coverage) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_density_may_exceed_one() -> None:
+    rng = np.random.default_rng(5)
+    real = rng.normal(size=(200, 4))
+    assert neighbors.overlap(real, 0.05 * rng.normal(size=(100, 4))).density > 2
+
+
+def test_copies_alone_have_empty_balls() -> None:
+    copies = np.ones((20, 3))
+    found = neighbors.overlap(copies, copies)
+    assert (found.precision, found.recall, found.density, found.coverage) == (0.0, 0.0, 0.0, 0.0)
+    assert not found.real_radii.any()
+
+
+def test_swapping_the_sides_swaps_precision_and_recall() -> None:
+    rng = np.random.default_rng(6)
+    real, fake = rng.normal(size=(120, 5)), rng.normal(size=(90, 5)) + 0.5
+    one, other = neighbors.overlap(real, fake), neighbors.overlap(fake, real)
+    assert (one.precision, one.recall) == (other.recall, other.precision)
+
+
+@pytest.mark.parametrize("block", [5, 33, 4096])
+def test_tiles_do_not_matter(block: int) -> None:
+    rng = np.random.default_rng(7)
+    real, fake = rng.normal(size=(130, 9)).astype(np.float32), rng.normal(size=(101, 9)).astype(np.float32)
+    assert_exact(real, fake, 5, "float32", block=block)
+
+
+def test_the_band_holds_for_every_pair() -> None:
+    rng = np.random.default_rng(8)
+    rows = (rng.normal(size=(96, 300)) * np.geomspace(1, 1e3, 96)[:, None]).astype(np.float32)
+    for low in FORMATS:
+        one, _ = distances.centre_pair(rows, rows, low)  # type: ignore[arg-type]
+        everything = slice(0, 96)
+        exact = one.doubles(everything) @ one.doubles(everything).T
+        worst = float((distances.tile(one, everything, one, everything).double() - exact).abs().max())
+        assert 0 < worst < distances.band(one, everything, one, everything)
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 50), (50, 5), (1, 50)])
+def test_as_few_rows_as_neighbours_are_refused(n: int, m: int) -> None:
+    rng = np.random.default_rng(9)
+    with pytest.raises(ValueError, match=r"expected more rows than nearest_k=5, got [15]; pass more images or a smaller"):
+        neighbors.overlap(rng.normal(size=(n, 3)), rng.normal(size=(m, 3)))
+
+
+def test_one_row_more_than_neighbours_is_enough() -> None:
+    rng = np.random.default_rng(10)
+    assert_exact(rng.normal(size=(6, 3)), rng.normal(size=(7, 3)), 5, "float32")
+
+
+def test_other_refusals() -> None:
+    rows = np.zeros((9, 3))
+    with pytest.raises(ValueError, match="nearest_k must be at least 1, got 0"):
+        neighbors.overlap(rows, rows, nearest_k=0)
+    with pytest.raises(ValueError, match="expected features of one width, got 3 for real and 2 for fake"):
+        neighbors.overlap(rows, rows[:, :2])
+
+
+def test_realism_by_hand() -> None:
+    # Radii 1 1 1 8; the median is 1, so the last ball is not trusted. Fake 1.5: radius 1 over distance 0.5.
+    real, fake = np.array([[0.0], [1], [2], [10]]), np.array([[1.5], [4], [1]])
+    assert neighbors.realism(real, fake, nearest_k=1).tolist() == pytest.approx([2.0, 0.5, np.inf])
+
+
+def test_radii_by_hand() -> None:
+    assert neighbors.radii(np.array([[0.0], [1], [3], [7]]), nearest_k=2).tolist() == [3, 2, 3, 6]
+
+
+def test_share_interval_is_wilsons() -> None:
+    found = intervals.of_share(np.arange(10) < 2)
+    assert (found.low, found.high) == pytest.approx((0.0567, 0.5098), abs=2e-3)
+    none = intervals.of_share(np.zeros(50, bool))
+    assert none.low == 0.0
+    assert none.high == pytest.approx(0.0713, abs=1e-3)
+
+
+def test_patients_widen_the_share_interval() -> None:
+    hits = np.repeat(np.arange(20) % 2 == 0, 10)
+    alone, together = intervals.of_share(hits), intervals.of_share(hits, clusters=np.repeat(np.arange(20), 10))
+    assert together.high - together.low > 2.5 * (alone.high - alone.low)
+
+
+def test_counts_interval_is_not_below_zero() -> None:
+    found = intervals.of_counts(np.array([0.0] * 30 + [3.0]))
+    assert found.low == 0.0
+    assert found.high > 3 / 31
+
+
+def test_intervals_refuse_what_means_nothing() -> None:
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1, got 95"):
+        intervals.of_share(np.ones(5, bool), confidence=95)
+    with pytest.raises(ValueError, match="clusters: expected at least 2, got 1"):
+        intervals.of_share(np.ones(5, bool), clusters=["a"] * 5)
+    with pytest.raises(ValueError, match="clusters: expected 5 ids, one per row, got 2"):
+        intervals.of_share(np.ones(5, bool), clusters=["a", "b"])
+
+
+@pytest.mark.slow
+def test_share_interval_covers_with_patients() -> None:
+    rng = np.random.default_rng(11)
+    hits = 0
+    for _ in range(1000):
+        chance = rng.beta(3, 2, size=60)  # truth 0.6
+        facts = rng.random((60, 4)) < chance[:, None]
+        found = intervals.of_share(facts.ravel(), clusters=np.repeat(np.arange(60), 4))
+        hits += found.low <= 0.6 <= found.high
+    assert 0.93 <= hits / 1000 <= 0.975
