@@ -196,7 +196,7 @@ def train_unet(args: argparse.Namespace) -> None:
         steps=args.steps,
         peak=args.peak,
         checkpoint=common.CACHE / f"unet{args.tag}.pt",
-        ema=0.9995,
+        ema=0.999,
         save=save,
         every=args.every,
     )

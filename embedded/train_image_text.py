@@ -87,7 +87,9 @@ def build(tokenizer: "object", text_tower: Path) -> CLIPModel:
         patch_size=8,
         projection_dim=SPACE,
     )
-    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=SPACE))
+    model = CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=SPACE)
+    ).float()
     start = CLIPTextModel.from_pretrained(text_tower, dtype=torch.float32).state_dict()
     model.text_model.load_state_dict({name.removeprefix("text_model."): value for name, value in start.items()})
     return model

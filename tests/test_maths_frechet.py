@@ -44,7 +44,9 @@ def test_one_dimension_by_hand() -> None:
     # Means 1 and 4, both variances 2: 3^2 + (sqrt 2 - sqrt 2)^2.
     assert frechet.frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])) == pytest.approx(9.0, abs=1e-12)
     # Variances 2 and 18, means 1 and 3: 2^2 + (sqrt 18 - sqrt 2)^2 = 4 + 8.
-    assert frechet.frechet_distance(np.array([[0.0], [2.0]]), np.array([[0.0], [6.0]])) == pytest.approx(12.0, abs=1e-12)
+    assert frechet.frechet_distance(np.array([[0.0], [2.0]]), np.array([[0.0], [6.0]])) == pytest.approx(
+        12.0, abs=1e-12
+    )
 
 
 def test_equal_to_the_matrix_square_root(pair: Pair) -> None:
@@ -121,7 +123,9 @@ def test_half_precision_is_taken_and_integers_are_not(pair: Pair) -> None:
     import torch
 
     real, fake = pair
-    assert frechet.frechet_distance(real.astype(np.float16), fake) == pytest.approx(frechet.frechet_distance(*pair), rel=0.01)
+    assert frechet.frechet_distance(real.astype(np.float16), fake) == pytest.approx(
+        frechet.frechet_distance(*pair), rel=0.01
+    )
     tensors = torch.from_numpy(real).bfloat16(), torch.from_numpy(fake)
     assert frechet.frechet_distance(*tensors) == pytest.approx(frechet.frechet_distance(*pair), rel=0.05)
     with pytest.raises(ValueError, match="expected floating point features, got uint8; encode the images first"):
@@ -139,7 +143,11 @@ def test_float32_products_are_close_and_named(pair: Pair) -> None:
         (np.zeros((1, 4)), np.zeros((5, 4)), "real: expected at least 2 rows, got 1; pass more images"),
         (np.zeros((5, 4)), np.zeros((5, 3)), "expected features of one width, got 4 for real and 3 for fake"),
         (np.zeros((5, 4, 1)), np.zeros((5, 4)), r"real: expected features of shape \(N, D\), got shape \(5, 4, 1\)"),
-        (np.zeros((5, 4)), np.array([[0, 1, np.nan, 3.0]] * 5), "fake: expected finite features, got NaN or infinity in row 0"),
+        (
+            np.zeros((5, 4)),
+            np.array([[0, 1, np.nan, 3.0]] * 5),
+            "fake: expected finite features, got NaN or infinity in row 0",
+        ),
         (np.array([[0, 1, np.inf, 3.0]] * 5), np.zeros((5, 4)), "real: expected finite features"),
     ],
 )
@@ -203,7 +211,9 @@ def test_infinity_removes_the_bias_of_both_sides() -> None:
     assert found.value == pytest.approx(0.3, abs=0.12)
     assert found.slope > 0
     assert frechet.fid_infinity(real, fake, seed=1).value == found.value
-    assert frechet.fid_infinity(frechet.reference(real), fake, seed=1).value == pytest.approx((biased + 0.3) / 2, abs=0.12)
+    assert frechet.fid_infinity(frechet.reference(real), fake, seed=1).value == pytest.approx(
+        (biased + 0.3) / 2, abs=0.12
+    )
 
 
 def test_infinity_is_refused_for_small_sets() -> None:

@@ -160,7 +160,10 @@ def test_huge_features_need_float64_and_get_it() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"subset_size": 261}, "subset_size must be at least 2 and at most min.* got 261 for 300 real and 260 fake; pass a"),
+        (
+            {"subset_size": 261},
+            "subset_size must be at least 2 and at most min.* got 261 for 300 real and 260 fake; pass a",
+        ),
         ({"subset_size": 1}, "subset_size must be at least 2"),
         ({"subsets": 0, "subset_size": 9}, "subsets must be at least 1, got 0"),
     ],
@@ -180,9 +183,13 @@ def test_what_cannot_be_measured_is_refused(pair: Pair) -> None:
         kernel.kernel_distance(real, fake, real_clusters=[1, 2, 3, 4])
     lonely = np.zeros((300, 2), bool)
     lonely[:5, 0] = lonely[0, 1] = True
-    with pytest.raises(ValueError, match="real_columns: expected at least 2 rows in every selection, got 1 in column 1"):
+    with pytest.raises(
+        ValueError, match="real_columns: expected at least 2 rows in every selection, got 1 in column 1"
+    ):
         kernel.kernel_distances(real, fake, lonely, np.ones((260, 2), bool))
-    with pytest.raises(ValueError, match=r"fake_columns: expected bool of shape \(260, B\), got int64 of shape \(260, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"fake_columns: expected bool of shape \(260, B\), got int64 of shape \(260, 1\)"
+    ):
         kernel.kernel_distances(real, fake, np.ones((300, 1), bool), np.ones((260, 1), np.int64))
 
 

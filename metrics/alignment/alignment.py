@@ -5,6 +5,7 @@ import typing
 
 import numpy as np
 
+import synthchex.given as given
 import synthchex.maths.alignment as alignment
 import synthchex.maths.intervals as intervals
 import synthchex.measure as impl
@@ -45,9 +46,9 @@ class Alignment(impl.Measure):
     def _info(self) -> typing.Any:
         return impl.info(DESCRIPTION, USAGE, CITATION, ["https://arxiv.org/abs/2104.08718"])
 
-    def sort(self, name: str, source: typing.Any) -> sides.Given:
+    def sort(self, name: str, source: typing.Any) -> given.Given:
         """Images as everywhere; prompts as texts."""
-        return sides.sort(source, name) if name == "predictions" else sides.sort_texts(source, name)
+        return given.sort(source, name) if name == "predictions" else given.sort_texts(source, name)
 
     def compute(
         self, *, predictions: typing.Any = None, references: typing.Any = None, **kwargs: typing.Any
@@ -65,9 +66,9 @@ class Alignment(impl.Measure):
             raise ValueError("expected real_images and real_prompts together, got one of them; pass both or neither")
         for name in ("rivals", "real_prompts"):
             if own[name] is not None:
-                own[name] = encoding.texts([sides.sort_texts(own[name], name)], name)
+                own[name] = encoding.texts([given.sort_texts(own[name], name)], name)
         if own["real_images"] is not None:
-            own["real_images"] = encoding.features([sides.sort(own["real_images"], "real_images")], "real_images")
+            own["real_images"] = encoding.features([given.sort(own["real_images"], "real_images")], "real_images")
         return own
 
     def score(self, fake: sides.Side, real: sides.Side, options: impl.Options) -> dict[str, typing.Any]:

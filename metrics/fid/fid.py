@@ -49,8 +49,7 @@ class FID(impl.Measure):
         right: typing.Any = fake.moments or fake.features
         result: dict[str, typing.Any] = {"fid": frechet.frechet_distance(left, right), "warnings": _doubts(fake, real)}
         asked = [key for key in ("infinity", "floor", "confidence_level") if {**options.own, **vars(options)}.get(key)]
-        if fake.moments or ((set(asked) - {"infinity"}) and real.moments):
-            return result | _refused(asked)
+        _refuse(asked if fake.moments else [key for key in asked if key != "infinity" and real.moments])
         if options.own["infinity"]:
             _extrapolate(result, left, right, options.seed)
         if options.own["floor"]:
@@ -76,12 +75,11 @@ def _doubts(fake: sides.Side, real: sides.Side) -> list[str]:
     return few + (["counts differ while small: the bias of the two sides differs"] if unequal else [])
 
 
-def _refused(asked: list[str]) -> dict[str, typing.Any]:
-    if not asked:
-        return {}
-    raise ValueError(
-        f"expected features or images for {' and '.join(asked)}, got statistics; pass the features themselves"
-    )
+def _refuse(asked: list[str]) -> None:
+    if asked:
+        raise ValueError(
+            f"expected features or images for {' and '.join(asked)}, got statistics; pass the features themselves"
+        )
 
 
 def _extrapolate(

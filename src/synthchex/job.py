@@ -104,102 +104,45 @@ def main(command: str, argv: Sequence[str] | None, *, default: Path | None, out:
 
 def make_dataset(job: Job, folder: Path, *, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The stages up to a dataset that was loaded back; their counts and seconds, and the verdicts."""
-    count = str(job.num_processes or default_processes())
-    prompts, _ = prepare(job, folder, quiet)
-    films, judged, dataset = (str(folder / name) for name in ("films", "judged", "dataset"))
-    steps: list[tuple[str, list[str]]] = [
-        (
-            "generated",
-            [
-                "launch",
-                "--num-processes",
-                count,
-                "generate",
-                "--prompts",
-                prompts,
-                "--recipe",
-                job.recipe,
-                "--out",
-                films,
-            ],
-        ),
-        (
-            "judged",
-            [
-                "launch",
-                "--num-processes",
-                count,
-                "filter",
-                "--images",
-                films,
-                "--judge",
-                job.judge,
-                "--keep",
-                job.keep,
-                "--out",
-                judged,
-            ],
-        ),
-        ("kept", ["build", "--images", judged, "--out", dataset, "--title", job.title, "--domain", job.domain]),
-    ]
-    steps[0][1] += [
-        "--seed",
-        str(job.seed),
-        "--images-per-prompt",
-        str(job.images_per_prompt),
-        "--batch-size",
-        str(job.batch_size),
-    ]
-    stages = [{"name": "prompts", "rows": len(sources.open_prompts(prompts)), "seconds": None}]
+    prompts = prepare(job, folder, quiet)
+    stages: list[dict[str, Any]] = [{"name": "prompts", "rows": len(sources.open_prompts(prompts)), "seconds": None}]
     found: dict[str, dict[str, Any]] = {}
-    for name, arguments in steps:
+    for name, arguments in commands(job, folder, prompts).items():
         say(name, quiet)
         began = time.monotonic()
         found[name] = command(arguments, quiet)
-        rows = found[name].get("finished", found[name]["rows"])
-        stages.append({"name": name, "rows": rows, "seconds": round(time.monotonic() - began, 1)})
-    say("load back", quiet)
+        stages.append({"name": name, "rows": found[name]["rows"], "seconds": round(time.monotonic() - began, 1)})
+    say("loaded back", quiet)
     began = time.monotonic()
-    stages.append(
-        {
-            "name": "loaded back",
-            "rows": load_back(folder / "dataset", folder / ".cache"),
-            "seconds": round(time.monotonic() - began, 1),
-        }
-    )
-    verdicts = {
-        "judge": job.judge,
-        "quality": found["judged"]["quality"],
-        "drop_reasons": found["judged"]["drop_reasons"],
-    }
-    return stages, verdicts
+    rows = load_back(folder / "dataset", folder / ".cache")
+    stages.append({"name": "loaded back", "rows": rows, "seconds": round(time.monotonic() - began, 1)})
+    verdicts = {key: found["judged"][key] for key in ("quality", "drop_reasons")}
+    return stages, {"judge": job.judge, **verdicts}
 
 
-def prepare(job: Job, folder: Path, quiet: bool) -> tuple[str, str]:
-    """Prompts and real films: those named by the job, or made for it in the phantom domain."""
-    prompts, real = job.prompts, job.real
-    if real.startswith(PHANTOM):
+def commands(job: Job, folder: Path, prompts: str) -> dict[str, list[str]]:
+    """The commands of the stages between prompts and dataset, by the name of what they give."""
+    films, judged, dataset = (str(folder / name) for name in ("films", "judged", "dataset"))
+    launch = ["launch", "--num-processes", str(job.num_processes or default_processes())]
+    generate = ["generate", "--prompts", prompts, "--recipe", job.recipe, "--out", films, "--seed", str(job.seed)]
+    generate += ["--images-per-prompt", str(job.images_per_prompt), "--batch-size", str(job.batch_size)]
+    judge = ["filter", "--images", films, "--judge", job.judge, "--keep", job.keep, "--out", judged]
+    build = ["build", "--images", judged, "--out", dataset, "--title", job.title, "--domain", job.domain]
+    return {"generated": [*launch, *generate], "judged": [*launch, *judge], "kept": build}
+
+
+def prepare(job: Job, folder: Path, quiet: bool) -> str:
+    """The prompts named by the job; in the phantom domain, prompts and real films are made here."""
+    if job.real.startswith(PHANTOM):
         say("real films (procedural phantoms)", quiet)
-        real, count = str(folder / "real"), real.removeprefix(PHANTOM)
-        command(["phantom", "--count", count, "--seed", str(job.seed + 1), "--out", real], quiet)
-    if prompts.startswith(PHANTOM):
-        prompts, count = str(folder / "prompts"), prompts.removeprefix(PHANTOM)
-        command(
-            [
-                "phantom",
-                "--count",
-                count,
-                "--seed",
-                str(job.seed),
-                "--prompts-only",
-                "--out",
-                prompts,
-                "--labels",
-                *shown_labels(),
-            ],
-            quiet,
-        )
-    return prompts, real
+        count = job.real.removeprefix(PHANTOM)
+        command(["phantom", "--count", count, "--seed", str(job.seed + 1), "--out", str(folder / "real")], quiet)
+    if not job.prompts.startswith(PHANTOM):
+        return job.prompts
+    say("prompts", quiet)
+    wanted = ["--count", job.prompts.removeprefix(PHANTOM), "--seed", str(job.seed), "--labels", *shown_labels()]
+    command(["phantom", "--prompts-only", "--out", str(folder / "prompts"), *wanted], quiet)
+    return str(folder / "prompts")
 
 
 def shown_labels() -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import evaluate
 import numpy as np
 
-from synthchex import sides
+from synthchex import given, sides
 from synthchex.data.records import LABELS
 from synthchex.maths.intervals import Interval
 from synthchex.sides import Side
@@ -72,10 +72,10 @@ class Measure(evaluate.Metric):
 
         With `num_process` above 1 all processes take part and the first one gets the result, the others None.
         """
-        given, self._given = self._given, {"predictions": [], "references": []}
+        parts, self._given = self._given, {"predictions": [], "references": []}
         for name, part in self._sorted(predictions, references).items():
-            given[name].append(part)
-        missing = [name for name, parts in given.items() if not parts]
+            parts[name].append(part)
+        missing = [name for name, rows in parts.items() if not rows]
         if missing:
             raise ValueError(f"expected predictions and references, got no {' and no '.join(missing)}; add them first")
         encoding = sides.Encoding(
@@ -84,8 +84,8 @@ class Measure(evaluate.Metric):
         if encoding.encoder is None and self.config_name != "default":
             encoding.encoder = self.config_name
         options, warnings = self._options(kwargs)
-        fake = encoding.features(given["predictions"], "predictions")
-        real = encoding.texts(given["references"], "references")
+        fake = encoding.features(parts["predictions"], "predictions")
+        real = encoding.texts(parts["references"], "references")
         options = replaced(options, self.prepare(encoding, options))
         groups = parse_groups(options.groups, len(fake), len(real)) if options.groups is not None else {}
         if self.num_process > 1:
@@ -137,12 +137,12 @@ class Measure(evaluate.Metric):
         return results
 
     def _sorted(self, predictions: Any, references: Any) -> dict[str, Any]:
-        given = {"predictions": predictions, "references": references}
-        return {name: self.sort(name, source) for name, source in given.items() if source is not None}
+        both = {"predictions": predictions, "references": references}
+        return {name: self.sort(name, source) for name, source in both.items() if source is not None}
 
     def sort(self, name: str, source: Any) -> Any:
         """The kind of a side; a metric whose references are texts overrides it."""
-        return sides.sort(source, name)
+        return given.sort(source, name)
 
     def _options(self, kwargs: Mapping[str, Any]) -> tuple[Options, list[str]]:
         shared = {

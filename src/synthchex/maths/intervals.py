@@ -139,8 +139,8 @@ def of_share(hits: np.ndarray, *, clusters: Clusters = None, confidence: float =
     hits = np.asarray(hits, float)
     sums, sizes = _cluster_totals(hits, clusters)
     share, error = float(hits.mean()), _robust_error(sums, sizes)
-    effective = float(len(sums)) if clusters is not None else float(len(hits))
-    if 0 < share < 1 and error > 0:
+    effective = float(len(sums))
+    if clusters is not None and 0 < share < 1 and error > 0:
         effective = min(float(len(hits)), share * (1 - share) / error**2)
     z = float(ndtri(0.5 + confidence / 2))
     middle = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
