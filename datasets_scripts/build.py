@@ -16,7 +16,7 @@ from typing import Any
 
 import synthchex
 from synthchex.data import images, records, shards, sources
-from synthchex.options import Parser, Progress, run
+from synthchex.options import Parser, run
 
 SHARD_ROWS = 1000
 PHANTOM_NOTE = (
@@ -136,12 +136,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = shards.Plan(
         "build", films.fingerprint(), len(kept), SHARD_ROWS, {"title": options.title, "license": options.license}
     )
-    done = shards.begin(options.out, plan)
-    features = records.features(provenance=False)
-    with Progress("build", plan.rows, done=done, quiet=options.quiet) as progress:
-        for shard in shards.claim(options.out, plan):
-            shards.write_shard(options.out, plan, shard, [record(films, kept[i]) for i in plan.span(shard)], features)
-            progress.advance(shards.finished_rows(options.out, plan))
+    shards.begin(options.out, plan)
+    shards.fill(
+        options.out,
+        plan,
+        lambda span: [record(films, kept[index]) for index in span],
+        records.features(provenance=False),
+        unit="films",
+        quiet=options.quiet,
+    )
     shards.write_whole(options.out / "README.md", card(options, films, kept).encode())
     if options.json:
         print(json.dumps({"rows": len(kept), "of": len(films), "out": str(options.out)}))

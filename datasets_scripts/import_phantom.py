@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from synthchex import phantom
 from synthchex.data import images, records, shards
-from synthchex.options import Parser, Progress, run
+from synthchex.options import Parser, run
 
 SHARD_ROWS = 128
 
@@ -94,17 +95,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "labels": options.labels,
     }
     plan = shards.Plan("phantom", "procedural", options.count, SHARD_ROWS, recipe)
-    done = shards.begin(options.out, plan)
+    shards.begin(options.out, plan)
     features = records.features()
     if options.prompts_only:
         del features["image"]
-    prompts = prompt_rows(options.count, options.seed, options.labels) if options.prompts_only else []
-    with Progress("phantom", plan.rows, done=done, quiet=options.quiet) as progress:
-        for shard in shards.claim(options.out, plan):
-            span = plan.span(shard)
-            rows = [prompts[i] for i in span] if options.prompts_only else film_rows(span, options.seed, options.size)
-            shards.write_shard(options.out, plan, shard, rows, features)
-            progress.advance(shards.finished_rows(options.out, plan))
+        prompts = prompt_rows(options.count, options.seed, options.labels)
+        shards.fill(
+            options.out, plan, lambda span: [prompts[i] for i in span], features, unit="prompts", quiet=options.quiet
+        )
+    else:
+        rows = partial(film_rows, seed=options.seed, size=options.size)
+        shards.fill(options.out, plan, rows, features, unit="films", quiet=options.quiet)
     if options.json:
         print(json.dumps({"rows": plan.rows, "out": str(options.out)}))
 

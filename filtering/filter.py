@@ -22,7 +22,7 @@ import synthchex
 from synthchex import processes
 from synthchex.data import images, recipes, records, shards, sources
 from synthchex.models import judges
-from synthchex.options import Parser, Progress, run
+from synthchex.options import Parser, run
 
 
 def parser() -> Parser:
@@ -108,16 +108,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     process = processes.join(options.device, threads=options.threads)
     if done < plan.rows:
         judge = judges.load_judge(recipe, rubrics=synthchex.room("filtering") / "prompts", device=process.device)
-        features = records.features(verdict=True)
-        with Progress(
-            "filter", plan.rows, done=done, unit="films", quiet=options.quiet or not process.is_main
-        ) as progress:
-            for shard in shards.claim(options.out, plan):
-                shards.write_shard(
-                    options.out, plan, shard, judge_rows(films, plan.span(shard), judge, options.keep), features
-                )
-                progress.advance(shards.finished_rows(options.out, plan))
-    if shards.is_finished(options.out, plan) and process.is_main:
+        shards.fill(
+            options.out,
+            plan,
+            lambda span: judge_rows(films, span, judge, options.keep),
+            records.features(verdict=True),
+            unit="films",
+            quiet=options.quiet or not process.is_main,
+        )
+    if process.is_main:
         report(options.out, as_json=options.json, quiet=options.quiet)
 
 

@@ -23,7 +23,7 @@ import synthchex
 from synthchex import processes
 from synthchex.data import images, recipes, records, shards, sources
 from synthchex.models import samplers
-from synthchex.options import Parser, Progress, run
+from synthchex.options import Parser, run
 
 
 def parser() -> Parser:
@@ -108,25 +108,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     done = shards.begin(options.out, plan)
     process = processes.join(options.device, threads=options.threads)
-    quiet = options.quiet or not process.is_main
     if done < plan.rows:
         sampler = samplers.load_sampler(recipe, device=process.device)
         if process.is_main and hasattr(sampler, "count_truncated"):
             report_truncated(sampler.count_truncated([prompt["prompt"] for prompt in prompts]), len(prompts))
-        features = records.features()
-        with Progress("generate", plan.rows, done=done, unit="films", quiet=quiet) as progress:
-            for shard in shards.claim(options.out, plan):
-                shard_rows = list(make([rows[index] for index in plan.span(shard)], sampler, options.batch_size))
-                shards.write_shard(options.out, plan, shard, shard_rows, features)
-                progress.advance(shards.finished_rows(options.out, plan))
-    summary = {
-        "stage": "generate",
-        "out": str(options.out),
-        "rows": plan.rows,
-        "finished": shards.finished_rows(options.out, plan),
-    }
+        shards.fill(
+            options.out,
+            plan,
+            lambda span: list(make([rows[index] for index in span], sampler, options.batch_size)),
+            records.features(),
+            unit="films",
+            quiet=options.quiet or not process.is_main,
+        )
     if process.is_main and options.json:
-        print(json.dumps(summary))
+        print(json.dumps({"rows": plan.rows, "resumed": done, "out": str(options.out)}))
 
 
 def report_truncated(count: int, total: int) -> None:

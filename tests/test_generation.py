@@ -35,7 +35,7 @@ def test_a_film_has_its_own_seed_and_provenance(synthchex: Run, prompts_csv: Pat
         "--json",
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["finished"] == 14
+    assert json.loads(done.stdout)["rows"] == 14
     rows = shards.Rows(shards.parquet_files(tmp_path / "a"))
     assert len(set(rows.column("seed"))) == len(set(rows.column("id"))) == 14
     assert rows[3]["id"] == "case1-1"

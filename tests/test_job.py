@@ -27,9 +27,17 @@ STAGES = ["prompts", "generated", "judged", "kept", "loaded back"]
 def job(tmp_path: Path, **changes: object) -> Path:
     """A small phantom job."""
     values = {
-        "title": "A small job", "domain": "phantom", "prompts": "phantom:48", "real": "phantom:128", "recipe": "phantom",
-        "judge": "phantom", "encoder": "phantom", "image_text": "phantom", "num_processes": 2, **changes,
-    }  # fmt: skip
+        "title": "A small job",
+        "domain": "phantom",
+        "prompts": "phantom:48",
+        "real": "phantom:128",
+        "recipe": "phantom",
+        "judge": "phantom",
+        "encoder": "phantom",
+        "image_text": "phantom",
+        "num_processes": 2,
+        **changes,
+    }
     path = tmp_path / "job.yaml"
     path.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in values.items()))
     return path
@@ -82,12 +90,21 @@ def test_the_same_job_runs_on_models_of_the_real_classes(synthchex: Run, tmp_pat
     (tmp_path / "real").mkdir()
     for index, film in enumerate(made.images):
         (tmp_path / "real" / f"{index}.png").write_bytes(images.to_png(film))
-    (tmp_path / "prompts.csv").write_text("prompt\n" + "\n".join(f"a rather long finding {i}" for i in range(24)) + "\n")
+    (tmp_path / "prompts.csv").write_text(
+        "prompt\n" + "\n".join(f"a rather long finding {i}" for i in range(24)) + "\n"
+    )
     config = job(
-        tmp_path, domain="radiographs", prompts=str(tmp_path / "prompts.csv"), real=str(tmp_path / "real"), num_processes=1,
-        recipe=str(tmp_path / "recipe.yaml"), judge=str(tmp_path / "judge.yaml"), nearest_k=1,
-        encoder=str(tiny.vit_classifier(tmp_path / "vit", ["a"])), image_text=str(tiny.clip(tmp_path / "clip")),
-    )  # fmt: skip
+        tmp_path,
+        domain="radiographs",
+        prompts=str(tmp_path / "prompts.csv"),
+        real=str(tmp_path / "real"),
+        num_processes=1,
+        recipe=str(tmp_path / "recipe.yaml"),
+        judge=str(tmp_path / "judge.yaml"),
+        nearest_k=1,
+        encoder=str(tiny.vit_classifier(tmp_path / "vit", ["a"])),
+        image_text=str(tiny.clip(tmp_path / "clip")),
+    )
     done = synthchex("run", "--config", config, "--out", tmp_path / "out")
     results = tmp_path / "out" / "results.json"
     if done.returncode:

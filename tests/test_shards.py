@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -116,3 +117,16 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
         work(tmp_path / name, plan())
     one, two = (sorted((tmp_path / name / "data").iterdir()) for name in ("one", "two"))
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
+
+
+def test_a_shard_whose_maker_died_is_taken_over(tmp_path: Path) -> None:
+    shards.begin(tmp_path, plan())
+    child = multiprocessing.get_context("spawn").Process(target=work, args=(tmp_path, plan()), kwargs={"pause_s": 30.0})
+    child.start()
+    while not list((tmp_path / ".locks").iterdir()):
+        time.sleep(0.01)
+    threading.Timer(0.5, child.kill).start()
+    began = time.monotonic()
+    assert work(tmp_path, plan()) == 4
+    assert time.monotonic() - began >= 0.4, "the held shard must be waited for"
+    child.join()

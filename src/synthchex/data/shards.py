@@ -16,12 +16,15 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from synthchex.options import Progress
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 ROW_GROUP_ROWS = 100
+WAIT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -97,28 +101,47 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {flat_found.get(key)!r} there, {flat_wanted.get(key)!r} now" for key in keys)
 
 
-def is_finished(folder: Path, plan: Plan) -> bool:
-    """Whether every shard is there."""
-    return finished_rows(folder, plan) == plan.rows
-
-
 def finished_rows(folder: Path, plan: Plan) -> int:
     """Rows in finished shards."""
-    return sum(len(plan.span(s)) for s in range(plan.shards) if shard_path(folder, s, plan.shards).exists())
+    there = set(os.listdir(folder / "data"))
+    return sum(len(plan.span(s)) for s in range(plan.shards) if shard_path(folder, s, plan.shards).name in there)
 
 
 def claim(folder: Path, plan: Plan) -> Iterator[int]:
-    """Shards that are neither finished nor being made elsewhere, one at a time; each is held until the next is asked
-    for.
+    """Shards that nobody has finished, one at a time, until all are; each is held until the next is asked for.
+
+    While the last ones are being made elsewhere this waits, and takes over those of a process that died.
     """
-    for shard in range(plan.shards):
-        path = shard_path(folder, shard, plan.shards)
-        if path.exists():
-            continue
-        with _lock(folder / ".locks" / f"{shard:05d}") as held:
-            # Another process may have finished it between the two looks.
-            if held and not path.exists():
-                yield shard
+    elsewhere = True
+    while elsewhere:
+        elsewhere = False
+        for shard in range(plan.shards):
+            path = shard_path(folder, shard, plan.shards)
+            if path.exists():
+                continue
+            with _lock(folder / ".locks" / f"{shard:05d}") as held:
+                # Another process may have finished it between the two looks.
+                if held and not path.exists():
+                    yield shard
+                elsewhere |= not held
+        if elsewhere:
+            time.sleep(WAIT_S)
+
+
+def fill(
+    folder: Path,
+    plan: Plan,
+    rows: Callable[[range], Sequence[Mapping[str, Any]]],
+    features: Features,
+    *,
+    unit: str,
+    quiet: bool,
+) -> None:
+    """Make every shard that is missing: `rows` gives the records of a span of row numbers."""
+    with Progress(plan.stage, plan.rows, done=finished_rows(folder, plan), unit=unit, quiet=quiet) as progress:
+        for shard in claim(folder, plan):
+            write_shard(folder, plan, shard, rows(plan.span(shard)), features)
+            progress.advance(finished_rows(folder, plan))
 
 
 @contextmanager
