@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,14 +18,10 @@ os.environ["HF_EVALUATE_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_CACHES = tempfile.TemporaryDirectory(prefix="synthchex-tests-")
+os.environ["HF_HOME"] = _CACHES.name
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Caches of the Hugging Face libraries in a temporary folder."""
-    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
-from synthchex.data import images, sources
-from synthchex.models import encoders, samplers, store
+from synthchex import room
+from synthchex.data import images, recipes, sources
+from synthchex.models import encoders, judges, samplers, store
 
 
 @pytest.fixture
@@ -202,3 +203,20 @@ def test_a_recipe_refuses_what_cannot_be(changes: dict[str, object], message: st
 
 def test_png_bytes_are_lossless_and_equal(films: np.ndarray) -> None:
     assert images.to_png(films[0]) == images.to_png(films[0].copy())
+
+
+@pytest.mark.parametrize("path", sorted((room("generation") / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_that_ships_is_complete(path: Path) -> None:
+    found = recipes.read(path, samplers.Recipe)
+    assert found.name == path.stem
+    assert found.sampler == "noise" or (found.model and found.source), (
+        "a model needs an id and a source for its numbers"
+    )
+
+
+@pytest.mark.parametrize("path", sorted((room("filtering") / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_judge_that_ships_is_complete(path: Path) -> None:
+    found = recipes.read(path, judges.JudgeRecipe)
+    assert found.judge == "fixed" or (found.model and found.source)
+    if found.judge == "vlm":
+        assert "{prompt}" in judges.read_rubric(found.rubric, room("filtering") / "prompts")

@@ -217,7 +217,7 @@ def parquet_files(folder: Path) -> list[Path]:
     """Finished shards of a folder, in row order.
 
     Raises:
-        ValueError: shards are missing, or a row id stands twice.
+        ValueError: shards are missing, or there are none.
     """
     files = sorted((folder / "data").glob("*.parquet")) or sorted(folder.glob("*.parquet"))
     manifest = folder / MANIFEST

@@ -146,9 +146,8 @@ def kth_nearest(rows: Centred, k: int, block: int) -> np.ndarray:
             if i != j:
                 pool.add(values, one, two, bounds, error, by_rows=False)
         pool.prune(bounds)
-    row, column = pool.settled(bounds)
     places = np.full(count, np.nan)
-    _settle(rows, row, column, k, places)
+    _settle(rows, *pool.remaining(), k, places)
     _by_float64(rows, np.flatnonzero(np.isnan(places)), k, places)
     squares = np.empty(count)
     squares[rows.order.cpu().numpy()] = places
@@ -163,10 +162,11 @@ def open_pairs(mask: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Candidates:
-    """Pairs that may be among the k nearest of their row, with the highest -d^2/2 each may have."""
+    """Pairs that may be among the k nearest of their row: row, column, and the range that -d^2/2 of each lies in."""
 
     def __init__(self, k: int) -> None:
-        self._k, self._parts = k, [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+        self._k = k
+        self._parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))]
 
     def add(
         self, values: torch.Tensor, one: slice, two: slice, bounds: torch.Tensor, error: float, *, by_rows: bool
@@ -179,27 +179,27 @@ class _Candidates:
         least = (bounds[side].amin(dim=1) - error).to(values.dtype)
         least = least - least.abs() * 2.0**-23  # the bound itself was rounded: never upwards
         i, j = open_pairs(values >= (least[:, None] if by_rows else least))
-        highest = values.cpu().numpy()[i, j].astype(np.float64) + error
+        found = values.cpu().numpy()[i, j].astype(np.float64)
         i, j = i + one.start, j + two.start
-        self._parts.append((i, j, highest) if by_rows else (j, i, highest))
+        self._parts.append((*((i, j) if by_rows else (j, i)), found - error, found + error))
 
     def prune(self, bounds: torch.Tensor) -> None:
-        """Drop what can no longer be near; keep at most a few beyond the limit for rows that have too many."""
-        row, column, highest = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-        row, column, highest = _kept(highest >= bounds.amin(dim=1).cpu().numpy()[row], row, column, highest)
+        """Drop what can no longer be near, and all pairs of rows that have too many, by an infinite bound for them."""
+        row, column, low, high = self.remaining()
+        row, column, low, high = _kept(high >= bounds.amin(dim=1).cpu().numpy()[row], row, column, low, high)
         crowd = np.bincount(row, minlength=len(bounds)) > 8 * self._k + SPARE
         if crowd.any():
-            bounds[arrays_index(crowd, bounds)] = float("inf")
-            row, column, highest = _kept(~crowd[row], row, column, highest)
-        self._parts = [(row, column, highest)]
+            bounds[torch_mask(crowd, bounds)] = float("inf")
+            row, column, low, high = _kept(~crowd[row], row, column, low, high)
+        self._parts = [(row, column, low, high)]
 
-    def settled(self, bounds: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """All remaining pairs; rows whose bound is infinite have none."""
-        self.prune(bounds)
-        return self._parts[0][0], self._parts[0][1]
+    def remaining(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Row, column, lowest and highest of all pairs."""
+        row, column, low, high = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        return row, column, low, high
 
 
-def arrays_index(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+def torch_mask(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     """A NumPy mask as an index on the device of `like`."""
     import torch
 
@@ -230,14 +230,26 @@ def _top(table: torch.Tensor, found: torch.Tensor, k: int) -> torch.Tensor:
     return torch.cat([table, best], dim=1).topk(k, dim=1).values
 
 
-def _settle(rows: Centred, row: np.ndarray, column: np.ndarray, k: int, places: np.ndarray) -> None:
-    """k-th smallest direct distance of every row that has candidates."""
-    squares = direct(rows, row, rows, column)
-    order = np.lexsort((squares, row))
-    row, squares = row[order], squares[order]
+def _settle(
+    rows: Centred, row: np.ndarray, column: np.ndarray, low: np.ndarray, high: np.ndarray, k: int, places: np.ndarray
+) -> None:
+    """k-th nearest of every row that has candidates; only pairs whose range may hold it are computed."""
+    order = np.argsort(row, kind="stable")
+    row, column, low, high = _kept(order, row, column, low, high)
     present, start, count = np.unique(row, return_index=True, return_counts=True)
-    enough = count >= k
-    places[present[enough]] = squares[start[enough] + k - 1]
+    present, start, count = _kept(count >= k, present, start, count)
+    if not len(present):
+        return
+    inside = np.arange(count.max()) < count[:, None]
+    pairs = np.where(inside, start[:, None] + np.arange(count.max()), 0)
+    lows, highs = np.where(inside, low[pairs], -np.inf), np.where(inside, high[pairs], -np.inf)
+    least, most = (np.partition(part, -k, axis=1)[:, -k, None] for part in (lows, highs))
+    nearer = lows > most  # certainly nearer than the k-th: counted, not computed
+    open_ = inside & ~nearer & (highs >= least)
+    squares = np.full(open_.shape, np.inf)
+    squares[open_] = direct(rows, row[pairs[open_]], rows, column[pairs[open_]])
+    squares.sort(axis=1)
+    places[present] = np.take_along_axis(squares, k - 1 - nearer.sum(axis=1, keepdims=True), axis=1)[:, 0]
 
 
 def _by_float64(rows: Centred, wanted: np.ndarray, k: int, places: np.ndarray, chunk: int = 256) -> None:

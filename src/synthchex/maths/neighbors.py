@@ -28,7 +28,7 @@ from synthchex.maths import arrays, distances
 from synthchex.maths.arrays import Features
 from synthchex.maths.distances import Centred, Filter
 
-BLOCK = 2048
+BLOCK = 512
 
 
 @dataclass(frozen=True)
