@@ -70,7 +70,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, *, done: int = 0, unit: str = "rows", quiet: bool = False) -> None:
         self.title, self.total, self.done, self.unit, self.quiet = title, total, done, unit, quiet
-        self.first, self.began, self.spoke = done, time.monotonic(), time.monotonic()
+        self.first, self.said, self.began, self.spoke = done, done, time.monotonic(), time.monotonic()
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -89,7 +89,7 @@ class Progress:
             self._say()
 
     def _say(self) -> None:
-        self.spoke = time.monotonic()
+        self.said, self.spoke = self.done, time.monotonic()
         rate = (self.done - self.first) / max(self.spoke - self.began, 1e-9)
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
         print(f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
@@ -99,5 +99,5 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif not self.quiet and self.done > self.first:
+        elif not self.quiet and self.done > self.said:
             self._say()

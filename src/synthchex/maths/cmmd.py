@@ -168,7 +168,7 @@ def lengths(features: Features) -> tuple[float, float]:
     """Shortest and longest row."""
     import torch
 
-    norms = torch.linalg.vector_norm(arrays.to_tensor(features), dim=1, dtype=torch.float64)
+    norms = torch.linalg.vector_norm(arrays.to_tensor(features), dim=1)
     return float(norms.min()), float(norms.max())
 
 
@@ -200,8 +200,10 @@ def _centred(real: Features, fake: Features, precision: Precision) -> tuple[torc
     real, fake = arrays.check_pair(real, fake, rows=2)
     kind = torch.float64 if precision == "float64" else torch.float32
     sides = [arrays.to_tensor(side) for side in (real, fake)]
-    centre = sum(side.mean(dim=0, dtype=torch.float64) for side in sides) / 2
-    x, y = ((side - centre.to(side.dtype)).to(kind) for side in sides)
+    # Any centre is right, one near the mean is good: float32 sums of blocks will do.
+    centre = sum(sum(part.sum(dim=0).double() for part in side.split(1024)) / len(side) for side in sides) / 2
+    wide = [side if side.dtype == torch.float64 else side.to(kind) for side in sides]
+    x, y = ((side - centre.to(side.dtype)).to(kind) for side in wide)
     return x, y
 
 
@@ -274,8 +276,10 @@ def _moments(x: torch.Tensor, gamma: float, block: int = 4096) -> _Moments:
         zeroth += float(torch.expm1(-gamma * square).sum())
         third += float((weight * square**1.5).sum())
         longest = max(longest, float(square.max()) ** 0.5)
-        first += (rows * weight.to(rows.dtype)[:, None]).sum(dim=0, dtype=torch.float64)
-        second += _gram(rows * weight.sqrt().to(rows.dtype)[:, None])
+        root = weight.sqrt().to(rows.dtype)
+        rows = rows * root[:, None]
+        first += (root @ rows).double()
+        second += _gram(rows)
     count = len(x)
     # The zeroth moment is kept less one: only differences and small products of it matter.
     return _Moments(
@@ -336,7 +340,7 @@ def _rounding(one: _Moments, two: _Moments, gamma: float) -> float:
 
 
 def _remainder(x: torch.Tensor, y: torch.Tensor, gamma: float, count: int, seed: int) -> float:
-    """Orders 3 and above of the biased discrepancy, on random rows, float64: unbiased up to the rows drawn."""
+    """Orders 3 and above of the biased discrepancy, on random rows, each row paired with itself too."""
     import torch
 
     random = np.random.default_rng(seed)
@@ -345,13 +349,13 @@ def _remainder(x: torch.Tensor, y: torch.Tensor, gamma: float, count: int, seed:
     for side in (x, y):
         rows = np.arange(len(side)) if len(side) <= count else random.choice(len(side), count, replace=False)
         drawn = side[torch.from_numpy(np.sort(rows)).to(side.device)]
-        sides.append((drawn, torch.exp(-gamma * drawn.double().square().sum(dim=1))))
+        sides.append((drawn, torch.exp(-gamma * drawn.square().sum(dim=1))))
     total = 0.0
     for (a, wa), (b, wb), sign in ((sides[0],) * 2 + (1,), (sides[1],) * 2 + (1,), (sides[0], sides[1], -2)):
-        u = (a @ b.T).double().mul_(t)
+        u = (a @ b.T).mul_(t)
         # exp(u) - 1 - u - u^2/2 by its own series: the difference would cancel.
-        rest = u**3 / 6.0 * (1.0 + u / 4.0 * (1.0 + u / 5.0 * (1.0 + u / 6.0)))
-        total += sign * float(wa @ rest @ wb) / (len(a) * len(b))
+        rest = u * u * u * (1.0 + u / 4.0 * (1.0 + u / 5.0 * (1.0 + u / 6.0))) / 6.0
+        total += sign * float((wa @ rest).double() @ wb.double()) / (len(a) * len(b))
     return total
 
 

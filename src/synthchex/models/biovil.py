@@ -110,8 +110,8 @@ class Grey448(FilmProcessor):
         stretched = ((pixels - low) / spread * 255 if spread else pixels * 0).astype(np.uint8)
         film = Image.fromarray(stretched)
         if not whole:
-            scale = EDGE / min(film.size)
-            width, height = (EDGE if length == min(film.size) else int(length * scale) for length in film.size)
+            short = min(film.size)
+            width, height = (int(EDGE * length / short) for length in film.size)
             film = film.resize((width, height), Image.Resampling.BILINEAR)
             left, top = round((width - SIDE) / 2), round((height - SIDE) / 2)
             film = film.crop((left, top, left + SIDE, top + SIDE))

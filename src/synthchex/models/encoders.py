@@ -1,95 +1,122 @@
 """Films and reports to feature vectors. Knows networks; knows neither metrics nor datasets.
 
-An encoder is named by an entry of `ENCODERS`, a Hub id, or a folder written by `save_pretrained`. Each has a `key`, a
-hash of its weights, preprocessing, backend and dtype: features with different keys are never compared and never share a
+An encoder is named by an entry of `ENCODERS` or `IMAGE_TEXT` (see `known`), a Hub id, or a folder written by
+`save_pretrained`; "<entry>:<path>" takes the weights of an entry from a path. Each has a `key`, a hash of its weights,
+preprocessing, aspect policy, backend and dtype: features with different keys are never compared and never share a
 store.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from synthchex.data import images as films
 from synthchex.data import records
+from synthchex.models.known import ASSETS, DEFAULT, DEFAULT_IMAGE_TEXT, ENCODERS, IMAGE_TEXT, UNKNOWN, Named, describe
+from synthchex.models.views import ASPECTS, PROTOCOLS, View
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
-DEFAULT = "rad-dino"
-DEFAULT_IMAGE_TEXT = "medsiglip"
+if TYPE_CHECKING:
+    from synthchex.models.networks import Loaded
+
+__all__ = [
+    "ASPECTS",
+    "ASSETS",
+    "DEFAULT",
+    "DEFAULT_IMAGE_TEXT",
+    "ENCODERS",
+    "IMAGE_TEXT",
+    "PROTOCOLS",
+    "Encoder",
+    "ImageTextEncoder",
+    "InceptionEncoder",
+    "Named",
+    "describe",
+    "load_encoder",
+    "load_image_text",
+    "loading",
+    "pick_device",
+    "prepare",
+    "vision_channels",
+]
+# Families of networks that transformers does not load; each module has `load(named, dtype)`.
+FAMILIES = {name: f"synthchex.models.{name}" for name in ("inception", "xrv", "biovil", "openclip")}
+DTYPES = ("float32", "float16", "bfloat16")
+OWN = View()
 
 
-@dataclass(frozen=True)
-class Named:
-    """A published network: Hub id or embedded folder, what it was trained on, its licence."""
-
-    model: str
-    trained_on: str
-    licence: str
-    revision: str = "main"
-
-
-ENCODERS: dict[str, Named] = {
-    "phantom": Named(str(ASSETS / "phantom" / "encoder"), "procedural phantoms of this package", "Apache-2.0"),
-    "rad-dino": Named("microsoft/rad-dino", "MIMIC-CXR, CheXpert, NIH-CXR, PadChest, BRAX", "MSRLA"),
-    "rad-dino-maira-2": Named(
-        "microsoft/rad-dino-maira-2", "MIMIC-CXR, CheXpert, NIH-CXR, PadChest, BRAX, private", "MSRLA"
-    ),
-    "dinov2-base": Named("facebook/dinov2-base", "LVD-142M natural images", "Apache-2.0"),
-    "dinov2-large": Named("facebook/dinov2-large", "LVD-142M natural images", "Apache-2.0"),
-}
-IMAGE_TEXT: dict[str, Named] = {
-    "phantom": Named(str(ASSETS / "phantom" / "image_text"), "procedural phantoms of this package", "Apache-2.0"),
-    "medsiglip": Named("google/medsiglip-448", "MIMIC-CXR and other medical image-text pairs", "HAI-DEF"),
-    "clip": Named("openai/clip-vit-base-patch32", "400M web image-text pairs", "MIT"),
-}
-
-
-def load_encoder(name: str = DEFAULT, *, device: str | None = None, dtype: str = "float32") -> Encoder:
+def load_encoder(
+    name: str = DEFAULT,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    aspect: str = "own",
+    protocol: str | None = None,
+) -> Encoder:
     """A vision encoder, ready on `device`.
 
     Args:
-        name: an entry of `ENCODERS`, a Hub id, or a local folder with config.json.
+        name: an entry of `ENCODERS` or `IMAGE_TEXT`, "<entry>:<path of its weights>", a Hub id, or a local folder with
+            config.json.
         device: "cpu", "cuda", "cuda:1", …; the first GPU when there is one, else the CPU.
-        dtype: "float32", "float16" or "bfloat16"; part of the key.
+        dtype: "float32", "float16" or "bfloat16", of weights and arithmetic; features are float32 always.
+        aspect: what happens to films that are not square: "own" (as the network's processor does it), "squash",
+            "pad" or "crop"; see `views`.
+        protocol: "chexgenbench" for that benchmark's preprocessing, else None.
 
     Raises:
-        ValueError: nothing of that name can be loaded.
+        ValueError: nothing of that name can be loaded, or an option has another value.
+        ImportError: the network needs a package that is not installed.
     """
-    from transformers import AutoModel
-
-    return Encoder(*_load(AutoModel, name, ENCODERS, device, dtype))
+    view = _checked(dtype, aspect, protocol)
+    named = _find(name, {**IMAGE_TEXT, **ENCODERS})
+    loaded = _load(name, named, dtype)
+    if hasattr(loaded.model, "get_image_features"):
+        return _image_text(named, loaded, device, dtype, view)
+    kind = InceptionEncoder if named.family == "inception" else Encoder
+    return kind(
+        named, loaded.model.eval().to(pick_device(device)), loaded.processor, _key(named, loaded, dtype, view), view
+    )
 
 
 def load_image_text(
-    name: str = DEFAULT_IMAGE_TEXT, *, device: str | None = None, dtype: str = "float32"
+    name: str = DEFAULT_IMAGE_TEXT,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    aspect: str = "own",
+    protocol: str | None = None,
 ) -> ImageTextEncoder:
     """A CLIP-like image-text encoder; arguments and errors as in `load_encoder`."""
-    from transformers import AutoModel, AutoTokenizer
-
-    named, model, processor, key = _load(AutoModel, name, IMAGE_TEXT, device, dtype)
-    if not hasattr(model, "get_text_features"):
+    view = _checked(dtype, aspect, protocol)
+    named = _find(name, IMAGE_TEXT)
+    loaded = _load(name, named, dtype)
+    if not hasattr(loaded.model, "get_text_features"):
         raise ValueError(
             "expected an image-text model (CLIP, SigLIP, …), got "
-            f"{type(model).__name__} from {name}; choose one of {list(IMAGE_TEXT)}"
+            f"{type(loaded.model).__name__} from {name}; choose one of {list(IMAGE_TEXT)}"
         )
-    with loading(named.model):
-        tokenizer = AutoTokenizer.from_pretrained(named.model, revision=named.revision)
-    return ImageTextEncoder(named, model, processor, key, tokenizer)
+    return _image_text(named, loaded, device, dtype, view)
 
 
 class Encoder:
-    """Films to features: pooled output of the network, or its class token where it pools nothing."""
+    """Films to features: pooled output of the network, or its class token where it pools nothing.
 
-    def __init__(self, named: Named, model: Any, processor: Any, key: str) -> None:
-        self.name, self.model, self.processor, self.key = named.model, model, processor, key
+    The features of a film depend on that film alone, up to rounding: kernels sum in an order that may change with the
+    batch size, about 1e-6 of the features in float32 and 1e-2 in bfloat16.
+    """
+
+    def __init__(self, named: Named, model: Any, processor: Any, key: str, view: View = OWN) -> None:
+        self.named, self.name, self.model, self.processor, self.key = named, named.model, model, processor, key
+        self.view = view
         self.grey = vision_channels(model.config) == 1
 
     def encode(self, pixels: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
@@ -100,14 +127,33 @@ class Encoder:
         import torch
 
         with torch.inference_mode():
-            return _readout(self.model(**prepare(self.processor, batch, self.model, grey=self.grey)))
+            return _readout(self.model(**self._inputs(batch)), self.name)
+
+    def _inputs(self, batch: Sequence[np.ndarray]) -> dict[str, Any]:
+        return prepare(self.processor, batch, self.model, grey=self.grey, view=self.view)
+
+
+class InceptionEncoder(Encoder):
+    """Inception-v3 of FID: 2048 features, and the class scores that the Inception Score needs."""
+
+    def logits(self, pixels: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
+        """Class scores without bias (`logits_unbiased`) of uint8 films, float32 (N, 1008)."""
+        return self.logits_of(self.encode(pixels, batch_size=batch_size))
+
+    def logits_of(self, features: np.ndarray) -> np.ndarray:
+        """The same from features that this encoder made, so that one pass serves FID and Inception Score."""
+        import torch
+
+        with torch.inference_mode():
+            given = torch.from_numpy(np.asarray(features, np.float32)).to(self.model.device, self.model.dtype)
+            return np.asarray(self.model.logits_of(given).float().cpu().numpy())
 
 
 class ImageTextEncoder(Encoder):
     """Films and reports into one space; all vectors have unit length."""
 
-    def __init__(self, named: Named, model: Any, processor: Any, key: str, tokenizer: Any) -> None:
-        super().__init__(named, model, processor, key)
+    def __init__(self, named: Named, model: Any, processor: Any, key: str, tokenizer: Any, view: View = OWN) -> None:
+        super().__init__(named, model, processor, key, view)
         self.tokenizer = tokenizer
         config = getattr(model.config, "text_config", model.config)
         self.max_tokens = int(min(config.max_position_embeddings, tokenizer.model_max_length))
@@ -116,7 +162,7 @@ class ImageTextEncoder(Encoder):
         import torch
 
         with torch.inference_mode():
-            return _unit(self.model.get_image_features(**prepare(self.processor, batch, self.model, grey=self.grey)))
+            return _unit(self.model.get_image_features(**self._inputs(batch)))
 
     def encode_images(self, pixels: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
         """Unit vectors of films, float32 (N, width)."""
@@ -126,9 +172,12 @@ class ImageTextEncoder(Encoder):
         """Unit vectors of reports, float32 (N, width); reports beyond `max_tokens` are cut, see `count_truncated`."""
         import torch
 
+        # SigLIP was trained on texts of full length and reads its padding.
+        padding = getattr(self.tokenizer, "padding", "max_length")
+
         def forward(batch: Sequence[str]) -> np.ndarray:
             tokens = self.tokenizer(
-                list(batch), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+                list(batch), padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             )
             with torch.inference_mode():
                 return _unit(self.model.get_text_features(**tokens.to(self.model.device)))
@@ -144,12 +193,13 @@ class ImageTextEncoder(Encoder):
         )
 
 
-def prepare(processor: Any, batch: Sequence[np.ndarray], model: Any, *, grey: bool) -> dict[str, Any]:
-    """Network input from uint8 films, through the network's own processor; antialiased resize, no cropping by us."""
+def prepare(processor: Any, batch: Sequence[np.ndarray], model: Any, *, grey: bool, view: View = OWN) -> dict[str, Any]:
+    """Network input from uint8 films, by the network's own processor and its antialiased resize, after `view`."""
     from PIL import Image
 
-    pictures = [Image.fromarray(films.to_grey(p) if grey else films.to_rgb(p)) for p in batch]
-    pixel_values = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    pictures = [Image.fromarray(films.to_grey(film) if grey else films.to_rgb(film)) for film in batch]
+    viewed = [view.picture(picture, processor) for picture in pictures]
+    pixel_values = processor(images=viewed, return_tensors="pt", **view.switches(processor))["pixel_values"]
     return {"pixel_values": pixel_values.to(model.device, model.dtype)}
 
 
@@ -188,44 +238,83 @@ def pick_device(device: str | None) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
-def _load(kind: Any, name: str, known: dict[str, Named], device: str | None, dtype: str) -> tuple[Named, Any, Any, str]:
-    import torch
-    from transformers import AutoImageProcessor
-
-    named = known.get(name, Named(name, "unknown", "unknown"))
-    if dtype not in ("float32", "float16", "bfloat16"):
+def _checked(dtype: str, aspect: str, protocol: str | None) -> View:
+    if dtype not in DTYPES:
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype!r}")
-    if name not in known and not Path(name).is_dir() and "/" not in name:
+    return View(aspect, protocol)
+
+
+def _find(name: str, known: dict[str, Named]) -> Named:
+    entry, _, source = name.partition(":")
+    if entry in known and (source or name == entry):
+        return replace(known[entry], model=source, revision="main") if source else known[entry]
+    path = Path(name)
+    if path.is_file():
+        if path.suffix in (".pth", ".pt") and "inception" in path.name and "inception" in known:
+            return replace(known["inception"], model=name)
+        raise ValueError(f"expected a folder or '<entry>:<file>', got the file {name}; entries are {sorted(known)}")
+    if not path.is_dir() and "/" not in name:
         raise ValueError(f"expected one of {list(known)}, a Hub id (org/name) or a folder, got {name!r}")
+    return Named(name, UNKNOWN, UNKNOWN)
+
+
+def _load(name: str, named: Named, dtype: str) -> Loaded:
+    import torch
+
+    family = FAMILIES.get(named.family)
     try:
         with loading(named.model):
-            model, info = kind.from_pretrained(
-                named.model, revision=named.revision, dtype=getattr(torch, dtype), output_loading_info=True
+            return (
+                _load_auto(name, named, dtype)
+                if family is None
+                else import_module(family).load(named, getattr(torch, dtype))
             )
-            processor = AutoImageProcessor.from_pretrained(named.model, revision=named.revision)
     except OSError as error:
         raise ValueError(
             f"{name} cannot be loaded ({str(error).splitlines()[0]}); "
             "give a Hub id you have access to, or a local folder"
         ) from error
+
+
+def _load_auto(name: str, named: Named, dtype: str) -> Loaded:
+    """Whatever `AutoModel` loads."""
+    import torch
+    import transformers
+
+    from synthchex.models.networks import Loaded
+
+    model, info = transformers.AutoModel.from_pretrained(
+        named.model, revision=named.revision, dtype=getattr(torch, dtype), output_loading_info=True
+    )
+    # Of two backends that resize differently, the one that is there on every machine.
+    backend = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
+    processor = transformers.AutoImageProcessor.from_pretrained(named.model, revision=named.revision, **backend)
     missing = sorted(info["missing_keys"])
     # A checkpoint without a pooler would be given a random one; its class token is the feature then.
-    if any(not name.startswith("pooler.") for name in missing):
+    if any(not key.startswith("pooler.") for key in missing):
         raise ValueError(
             f"{name} lacks {len(missing)} weights of {type(model).__name__}, e.g. {missing[:3]}, which would be random"
         )
     if missing:
         model.pooler = None
-    key = records.fingerprint(
-        [
-            named.model if not Path(named.model).is_dir() else "",
-            _version(named.model, model),
-            processor.to_dict(),
-            type(processor).__name__,
-            dtype,
-        ]
+    tokenizer = None
+    if hasattr(model, "get_image_features"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(named.model, revision=named.revision)
+    return Loaded(model, processor, _version(named.model, model), tokenizer)
+
+
+def _image_text(named: Named, loaded: Loaded, device: str | None, dtype: str, view: View) -> ImageTextEncoder:
+    model, key = loaded.model.eval().to(pick_device(device)), _key(named, loaded, dtype, view)
+    return ImageTextEncoder(named, model, loaded.processor, key, loaded.tokenizer, view)
+
+
+def _key(named: Named, loaded: Loaded, dtype: str, view: View) -> str:
+    """The same for equal features: a folder or file counts by what is in it, not by where it lies."""
+    identity = named.model if named.family == "auto" and not Path(named.model).is_dir() else ""
+    processor = loaded.processor
+    return records.fingerprint(
+        [identity, loaded.version, processor.to_dict(), type(processor).__name__, dtype, str(view)]
     )
-    return named, model.eval().to(pick_device(device)), processor, key
 
 
 def _version(name: str, model: Any) -> str:
@@ -239,10 +328,17 @@ def _version(name: str, model: Any) -> str:
     return digest.hexdigest()
 
 
-def _readout(output: Any) -> np.ndarray:
+def _readout(output: Any, name: str) -> np.ndarray:
     pooled = getattr(output, "pooler_output", None)
-    features = output.last_hidden_state[:, 0] if pooled is None else pooled
-    return np.asarray(features.flatten(1).float().cpu().numpy())
+    if pooled is None:
+        tokens = output.last_hidden_state
+        if tokens.ndim != 3:
+            raise ValueError(
+                f"expected a network with pooler_output or a class token, got maps {tuple(tokens.shape)} from {name}; "
+                "choose another encoder"
+            )
+        pooled = tokens[:, 0]
+    return np.asarray(pooled.flatten(1).float().cpu().numpy())
 
 
 def _unit(output: Any) -> np.ndarray:
@@ -259,15 +355,3 @@ def _stack(parts: list[np.ndarray]) -> np.ndarray:
     if not parts:
         raise ValueError("expected at least 1 item to encode, got 0")
     return np.concatenate(parts).astype(np.float32, copy=False)
-
-
-def describe(name: str, known: dict[str, Named]) -> str:
-    """What a network was trained on and its licence, as one line of JSON, for cards and reports."""
-    named = known.get(name, Named(name, "unknown", "unknown"))
-    return json.dumps(
-        {
-            "model": Path(named.model).name if Path(named.model).is_dir() else named.model,
-            "trained_on": named.trained_on,
-            "licence": named.licence,
-        }
-    )

@@ -72,7 +72,9 @@ class Mixed(nn.Module):
     def _pooled(self, maps: torch.Tensor) -> torch.Tensor:
         if self.pool == "average":
             return functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
-        return functional.max_pool2d(maps, 3, **({"stride": 2} if self.pool == "halve" else {"stride": 1, "padding": 1}))
+        return functional.max_pool2d(
+            maps, 3, **({"stride": 2} if self.pool == "halve" else {"stride": 1, "padding": 1})
+        )
 
 
 def _convolution(inputs: int, outputs: int, kernel: Any, stride: int = 1) -> Convolution:

@@ -156,3 +156,12 @@ def digest(*paths: Path) -> str:
             while block := handle.read(1 << 20):
                 total.update(block)
     return total.hexdigest()
+
+
+def digest_of_weights(network: nn.Module) -> str:
+    """SHA-256 of a network's tensors, for one whose file is not known."""
+    total = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return total.hexdigest()

@@ -15,7 +15,7 @@ import torch
 
 from synthchex.extras import require
 from synthchex.models.known import Named
-from synthchex.models.networks import Loaded, Network
+from synthchex.models.networks import Loaded, Network, digest_of_weights
 
 
 class OpenClip(Network):
@@ -28,9 +28,7 @@ class OpenClip(Network):
     @property
     def config(self) -> SimpleNamespace:
         """Colour films; how many tokens are read."""
-        return SimpleNamespace(
-            num_channels=3, text_config=SimpleNamespace(max_position_embeddings=self.context)
-        )
+        return SimpleNamespace(num_channels=3, text_config=SimpleNamespace(max_position_embeddings=self.context))
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(N, width), not normalised."""
@@ -81,5 +79,5 @@ def load(named: Named, dtype: torch.dtype) -> Loaded:
     place = f"local-dir:{named.model}" if Path(named.model).is_dir() else f"hf-hub:{named.model}"
     network, transform = open_clip.create_model_from_pretrained(place)
     tokenizer = Tokens(open_clip.get_tokenizer(place))
-    model = OpenClip(network, tokenizer.model_max_length)
-    return Loaded(model.to(dtype), Transform(transform), f"{named.model}@{named.revision}", tokenizer)
+    model, version = OpenClip(network, tokenizer.model_max_length), digest_of_weights(network)
+    return Loaded(model.to(dtype), Transform(transform), version, tokenizer)

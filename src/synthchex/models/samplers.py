@@ -169,6 +169,7 @@ def _load_pipeline(recipe: Recipe) -> Any:
     path = model_path(recipe.model)
     if not path:
         raise ValueError(f"recipe {recipe.name} names no model; set `model:` to a Hub id or folder")
+    diffusers.utils.logging.disable_progress_bar()
     try:
         with loading(path):
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
