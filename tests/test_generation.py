@@ -62,6 +62,17 @@ def test_two_processes_make_the_same_bytes_as_one(synthchex: Run, prompts_csv: P
     assert stage_bytes(tmp_path / "one") == stage_bytes(tmp_path / "two")
 
 
+def test_the_embedded_model_makes_the_same_films_in_two_processes(synthchex: Run, tmp_path: Path) -> None:
+    assert synthchex("phantom", "--count", 12, "--prompts-only", "--out", tmp_path / "p").returncode == 0
+    arguments = ["generate", "--prompts", tmp_path / "p", "--recipe", "phantom", "--steps", 4, "--batch-size", 4]
+    arguments += ["--batches-per-shard", 1]
+    one = synthchex(*arguments, "--out", tmp_path / "one")
+    two = synthchex("launch", "--num-processes", 2, *arguments, "--out", tmp_path / "two")
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert stage_bytes(tmp_path / "one") == stage_bytes(tmp_path / "two")
+    assert len(stage_bytes(tmp_path / "one")) == 3
+
+
 def test_a_run_killed_in_the_middle_ends_with_the_bytes_of_one_that_was_not(
     synthchex: Run, prompts_csv: Path, tmp_path: Path
 ) -> None:

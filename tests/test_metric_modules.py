@@ -295,7 +295,7 @@ def test_groups_of_another_form_are_refused(loaded: dict[str, Any], sets: Any) -
         ask((np.ones((50, 3)), np.ones((60, 14))))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", HEADLINE)
 def test_intervals_and_patients(name: str, loaded: dict[str, Any], sets: Any) -> None:
     fake, real = sets[0], sets[1][:50]
     patients = (None, np.arange(50) // 2)

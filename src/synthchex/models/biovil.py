@@ -24,7 +24,6 @@ from torch.nn import functional
 from synthchex.models.known import Named
 from synthchex.models.networks import FilmProcessor, Loaded, Network, digest, load_exact, read_state
 from synthchex.models.resnet import WIDTH, ResNet50
-from synthchex.models.views import centre_square
 
 IMAGE_FILE = "biovil_t_image_model_proj_size_128.pt"
 TEXT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -97,8 +96,8 @@ class BioViLT(Network):
 class Grey448(FilmProcessor):
     """Grey films: own range to 0..255, shorter edge to 512 (bilinear), centre 448, [0, 1], three equal channels."""
 
-    size: Mapping[str, int] = {"shortest_edge": EDGE}  # noqa: RUF012
-    crop_size: Mapping[str, int] | None = {"height": SIDE, "width": SIDE}  # noqa: RUF012
+    size: Mapping[str, int] = {"shortest_edge": EDGE}
+    crop_size: Mapping[str, int] | None = {"height": SIDE, "width": SIDE}
     do_center_crop = True
 
     def tensor(self, image: Any, *, whole: bool) -> torch.Tensor:

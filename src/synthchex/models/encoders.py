@@ -8,7 +8,6 @@ store.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,8 +46,8 @@ __all__ = [
     "prepare",
     "vision_channels",
 ]
-# Families of networks that transformers does not load; each module has `load(named, dtype)`.
-FAMILIES = {name: f"synthchex.models.{name}" for name in ("inception", "xrv", "biovil", "openclip")}
+# Each module has `load(named, dtype)`.
+FAMILIES = {name: f"synthchex.models.{name}" for name in ("auto", "inception", "xrv", "biovil", "openclip")}
 DTYPES = ("float32", "float16", "bfloat16")
 OWN = View()
 
@@ -77,11 +76,11 @@ def load_encoder(
         ImportError: the network needs a package that is not installed.
     """
     view = _checked(dtype, aspect, protocol)
-    named = _find(name, {**IMAGE_TEXT, **ENCODERS})
+    named = _find(name, ENCODERS | IMAGE_TEXT | ENCODERS)
     loaded = _load(name, named, dtype)
     if hasattr(loaded.model, "get_image_features"):
         return _image_text(named, loaded, device, dtype, view)
-    kind = InceptionEncoder if named.family == "inception" else Encoder
+    kind = InceptionEncoder if hasattr(loaded.model, "logits_of") else Encoder
     return kind(
         named, loaded.model.eval().to(pick_device(device)), loaded.processor, _key(named, loaded, dtype, view), view
     )
@@ -261,46 +260,15 @@ def _find(name: str, known: dict[str, Named]) -> Named:
 def _load(name: str, named: Named, dtype: str) -> Loaded:
     import torch
 
-    family = FAMILIES.get(named.family)
     try:
         with loading(named.model):
-            return (
-                _load_auto(name, named, dtype)
-                if family is None
-                else import_module(family).load(named, getattr(torch, dtype))
-            )
+            loaded: Loaded = import_module(FAMILIES[named.family]).load(named, getattr(torch, dtype))
+            return loaded
     except OSError as error:
         raise ValueError(
             f"{name} cannot be loaded ({str(error).splitlines()[0]}); "
             "give a Hub id you have access to, or a local folder"
         ) from error
-
-
-def _load_auto(name: str, named: Named, dtype: str) -> Loaded:
-    """Whatever `AutoModel` loads."""
-    import torch
-    import transformers
-
-    from synthchex.models.networks import Loaded
-
-    model, info = transformers.AutoModel.from_pretrained(
-        named.model, revision=named.revision, dtype=getattr(torch, dtype), output_loading_info=True
-    )
-    # Of two backends that resize differently, the one that is there on every machine.
-    backend = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
-    processor = transformers.AutoImageProcessor.from_pretrained(named.model, revision=named.revision, **backend)
-    missing = sorted(info["missing_keys"])
-    # A checkpoint without a pooler would be given a random one; its class token is the feature then.
-    if any(not key.startswith("pooler.") for key in missing):
-        raise ValueError(
-            f"{name} lacks {len(missing)} weights of {type(model).__name__}, e.g. {missing[:3]}, which would be random"
-        )
-    if missing:
-        model.pooler = None
-    tokenizer = None
-    if hasattr(model, "get_image_features"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(named.model, revision=named.revision)
-    return Loaded(model, processor, _version(named.model, model), tokenizer)
 
 
 def _image_text(named: Named, loaded: Loaded, device: str | None, dtype: str, view: View) -> ImageTextEncoder:
@@ -315,17 +283,6 @@ def _key(named: Named, loaded: Loaded, dtype: str, view: View) -> str:
     return records.fingerprint(
         [identity, loaded.version, processor.to_dict(), type(processor).__name__, dtype, str(view)]
     )
-
-
-def _version(name: str, model: Any) -> str:
-    """Commit of a Hub model, or a hash of a local folder's config and weights."""
-    if not Path(name).is_dir():
-        return str(getattr(model.config, "_commit_hash", "unknown"))
-    digest = hashlib.sha256()
-    for path in sorted([Path(name) / "config.json", *Path(name).glob("*.safetensors"), *Path(name).glob("*.bin")]):
-        with open(path, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _readout(output: Any, name: str) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Inception-v3 as FID has used it since 2017: the TensorFlow graph of 2015-12-05, which differs from ImageNet's usual one.
+"""Inception-v3 as FID has used it since 2017: the TensorFlow graph of 2015-12-05.
 
-What differs: averages of pooling branches leave padding out, the last block pools by maximum, there are 1008 classes,
-and films are resized as TensorFlow 1 did, without antialiasing. Layers and names are those of the checkpoint that
-pytorch-fid and torch-fidelity distribute under two names (the same SHA-256, 6726825d...). It is read from the folder
-where torch.hub keeps it, or from a path given as "inception:<file>".
+Unlike the usual Inception-v3, averages of pooling branches leave padding out, the last block pools by maximum, there
+are 1008 classes, and films are resized as TensorFlow 1 did, without antialiasing. Layers and names are those of the
+checkpoint that pytorch-fid and torch-fidelity distribute under two names (both end in the SHA-256 prefix 6726825d). It
+is read from the folder where torch.hub keeps it, or from a path given as "inception:<file>".
 
 Checked against torch-fidelity 0.4.0 on equal random weights, all outputs; its own weights could not be fetched here.
 """
@@ -72,9 +72,8 @@ class Mixed(nn.Module):
     def _pooled(self, maps: torch.Tensor) -> torch.Tensor:
         if self.pool == "average":
             return functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
-        return functional.max_pool2d(
-            maps, 3, **({"stride": 2} if self.pool == "halve" else {"stride": 1, "padding": 1})
-        )
+        stride, padding = (2, 0) if self.pool == "halve" else (1, 1)
+        return functional.max_pool2d(maps, 3, stride=stride, padding=padding)
 
 
 def _convolution(inputs: int, outputs: int, kernel: Any, stride: int = 1) -> Convolution:
@@ -83,12 +82,11 @@ def _convolution(inputs: int, outputs: int, kernel: Any, stride: int = 1) -> Con
     return Convolution(inputs, outputs, kernel, stride=stride, padding=padding)
 
 
-def _thick(kernel5: int = 5) -> tuple[Chain, ...]:
-    return (
-        (("branch1x1", 64, 1),),
-        (("branch5x5_1", 48, 1), ("branch5x5_2", 64, kernel5)),
-        (("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)),
-    )
+_THICK: tuple[Chain, ...] = (
+    (("branch1x1", 64, 1),),
+    (("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)),
+    (("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)),
+)
 
 
 def _long(width: int) -> tuple[Chain, ...]:
@@ -144,9 +142,9 @@ class Inception(Network):
         self.Conv2d_2b_3x3 = Convolution(32, 64, 3, padding=1)
         self.Conv2d_3b_1x1 = Convolution(64, 80, 1)
         self.Conv2d_4a_3x3 = Convolution(80, 192, 3)
-        self.Mixed_5b = Mixed(192, _thick(), "average", 32)
-        self.Mixed_5c = Mixed(256, _thick(), "average", 64)
-        self.Mixed_5d = Mixed(288, _thick(), "average", 64)
+        self.Mixed_5b = Mixed(192, _THICK, "average", 32)
+        self.Mixed_5c = Mixed(256, _THICK, "average", 64)
+        self.Mixed_5d = Mixed(288, _THICK, "average", 64)
         self.Mixed_6a = Mixed(288, _HALVE_1, "halve")
         for name, width in zip("bcde", (128, 160, 160, 192), strict=True):
             self.add_module(f"Mixed_6{name}", Mixed(768, _long(width), "average", 192))
@@ -187,7 +185,7 @@ class Inception(Network):
 class Inception299(FilmProcessor):
     """Films to [-1, 1] at 299 x 299: by TensorFlow 1's bilinear resize, or antialiased bicubic when `clean`."""
 
-    size: Mapping[str, int] = {"height": SIDE, "width": SIDE}  # noqa: RUF012
+    size: Mapping[str, int] = {"height": SIDE, "width": SIDE}
     resample = 3  # of the aspect policies; the resize here is `tensor`
 
     def __init__(self, *, clean: bool) -> None:
@@ -214,11 +212,12 @@ def resize_as_tensorflow_1(films: torch.Tensor, side: int) -> torch.Tensor:
     Args:
         films: (N, C, H, W), float.
     """
-    rows, columns = (_positions(length, side, films) for length in films.shape[2:])
-    upper, lower = films[:, :, rows[0]], films[:, :, rows[1]]
-    upper = torch.lerp(upper[..., columns[0]], upper[..., columns[1]], columns[2])
-    lower = torch.lerp(lower[..., columns[0]], lower[..., columns[1]], columns[2])
-    return torch.lerp(upper, lower, rows[2][:, None])
+    (top, bottom, down), (left, right, across) = (_positions(length, side, films) for length in films.shape[2:])
+    upper, lower = films[:, :, top], films[:, :, bottom]
+    # Not torch.lerp, which turns the formula round beyond the middle and so rounds otherwise.
+    upper = upper[..., left] + (upper[..., right] - upper[..., left]) * across
+    lower = lower[..., left] + (lower[..., right] - lower[..., left]) * across
+    return upper + (lower - upper) * down[:, None]
 
 
 def _positions(length: int, side: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

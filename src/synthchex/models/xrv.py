@@ -64,7 +64,9 @@ class DenseNet121(Network):
         }
         width = 64
         for number, count in enumerate(BLOCKS, 1):
-            dense = OrderedDict((f"denselayer{i + 1}", DenseLayer(width + i * GROWTH)) for i in range(count))
+            dense: OrderedDict[str, nn.Module] = OrderedDict(
+                (f"denselayer{i + 1}", DenseLayer(width + i * GROWTH)) for i in range(count)
+            )
             layers[f"denseblock{number}"] = nn.Sequential(dense)
             width += count * GROWTH
             if number < len(BLOCKS):

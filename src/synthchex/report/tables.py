@@ -178,7 +178,7 @@ def terminal_table(results: Mapping[str, Any]) -> str:
     parts += [_text_table([head, *overall], expendable=[5, 6, 4])] if overall else []
     columns, labels = label_rows(results)
     if labels:
-        head = ["label", "n real", "n synth", *(LABEL_METRICS[key][1] for key in columns)]
+        head = ["label", "n real", "n synth", *([LABEL_METRICS[key][1] for key in columns] or ["state"])]
         body = [[row.label, row.n_real, row.n_synthetic, *(_cells(row, columns))] for row in labels]
         spare = ("kid_interval", "fid", "density", "precision", "recall", "alignment")
         parts.append(_text_table([head, *body], expendable=[3 + columns.index(key) for key in spare if key in columns]))
@@ -188,8 +188,8 @@ def terminal_table(results: Mapping[str, Any]) -> str:
 
 def _cells(row: LabelRow, columns: Sequence[str]) -> list[str]:
     if row.state is None:
-        return [row.cells[key] for key in columns]
-    return [row.state, *[""] * (len(columns) - 1)] if columns else []
+        return [row.cells[key] for key in columns] or ["ok"]
+    return [row.state, *[""] * (len(columns) - 1)]
 
 
 def _wrapped(text: str) -> str:

@@ -1,0 +1,124 @@
+"""Vendi score: how many different images a set holds, as the effective number of eigenvalues of its similarity matrix.
+
+With unit rows X (n, D) and K = X X' / n, whose eigenvalues w sum to 1:
+
+    VS_q = exp(log(sum w^q) / (1 - q));   q = 1: exp(-sum w log w);   q = inf: 1 / max w
+
+1 when all rows are parallel, n when all are orthogonal; never above min(n, D). Small q counts rare kinds, large q common
+ones only. X'X / n has the same eigenvalues and is D x D, so the work for n > D is one product and one small
+decomposition, in one pass and O(D^2) memory, and products of parts add up. q = 2 is 1 / |K|_F^2, without eigenvalues.
+
+Not known here: images, encoders, labels.
+Cost: n D^2 flops and O(D^3), or n^2 D and O(n^3) where n < D; ten million rows are a sum of products of blocks.
+Source: Friedman and Dieng 2023 (arXiv:2210.02410); orders q: Pasarkar and Dieng 2024 (arXiv:2310.12952).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from synthchex.maths import arrays
+from synthchex.maths.arrays import Features
+
+BLOCK = 4096
+ORDERS = (1.0,)
+
+
+def vendi_score(features: Features, *, order: float = 1.0, precision: str = "float32") -> float:
+    """Vendi score of one set under the cosine kernel; see `vendi_scores`.
+
+    >>> import numpy as np
+    >>> round(vendi_score(np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])), 4)  # eigenvalues 1/3 and 2/3
+    1.8899
+    """
+    return vendi_scores(features, orders=[order], precision=precision)[0]
+
+
+def vendi_scores(features: Features, *, orders: Sequence[float] = ORDERS, precision: str = "float32") -> list[float]:
+    """Vendi scores of one set under the cosine kernel, all orders from one decomposition.
+
+    Args:
+        features: float, (N, D), N at least 1; rows are scaled to unit length.
+        orders: q of each score, 0 or more, `math.inf` included. 0 counts eigenvalues above rounding: the rank.
+        precision: of the products: `float32`, or `float64`.
+
+    Returns:
+        One score per order, 1 to min(N, D), higher is more diverse. Grows with N until the set is known well: compare
+        at equal N.
+
+    Raises:
+        ValueError: not finite floats (N, D), a row of zeros, a negative or NaN order.
+    """
+    features = arrays.check(features, "features")
+    for order in orders:
+        if not order >= 0:
+            raise ValueError(f"order must be at least 0, got {order}; 1 is the usual one, math.inf is allowed")
+    if precision not in ("float32", "float64"):
+        raise ValueError(f"precision must be float32 or float64, got {precision!r}")
+    matrix = similarity(features, precision=precision)
+    if all(order == 2 for order in orders):
+        return [1.0 / float(np.square(matrix).sum()) for _ in orders]
+    weights = eigenvalues(matrix)
+    return [score_of(weights, order) for order in orders]
+
+
+def score_of(weights: np.ndarray, order: float) -> float:
+    """Effective number of `weights` (non-negative, sum 1) at an order: Hill's number."""
+    weights = weights[weights > 0]
+    if math.isinf(order):
+        return 1.0 / float(weights.max())
+    if order == 1:
+        return math.exp(-float(weights @ np.log(weights)))
+    if order == 0:
+        return float((weights > len(weights) * 2.0**-22 * weights.max()).sum())
+    # Powers of weights over the largest one cannot underflow all together.
+    top = float(weights.max())
+    log_sum = math.log(float(((weights / top) ** order).sum())) + order * math.log(top)
+    return math.exp(log_sum / (1.0 - order))
+
+
+def similarity(features: Features, *, precision: str = "float32") -> np.ndarray:
+    """X'X / n, or X X' / n where that is smaller, of the rows at unit length; float64.
+
+    Raises:
+        ValueError: a row of zeros.
+    """
+    count, width = features.shape
+    if count < width:
+        rows = _unit(features, 0, count, precision)
+        return _product(rows, transposed=False) / count
+    total = np.zeros((width, width))
+    for start in range(0, count, BLOCK):
+        total += _product(_unit(features, start, min(count, start + BLOCK), precision), transposed=True)
+    return total / count
+
+
+def eigenvalues(matrix: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a similarity matrix, negatives (rounding) as zeros, scaled to sum 1."""
+    import torch
+
+    values = torch.linalg.eigvalsh(torch.from_numpy(matrix)).clamp_min_(0.0).numpy()
+    return np.asarray(values / values.sum())
+
+
+def _unit(features: Features, start: int, stop: int, precision: str) -> np.ndarray:
+    rows = arrays.to_numpy(features[start:stop]).astype(precision, copy=False)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    if squares.min() < 1e-30 or squares.max() > 1e30:  # zeros, or squares that leave float32
+        peaks = np.abs(rows).max(axis=1)
+        if not peaks.all():
+            raise ValueError(
+                f"features: expected rows of some length, got zeros in row {start + int(np.argmin(peaks))}; "
+                "a cosine with them means nothing"
+            )
+        rows = rows / peaks[:, None]
+        squares = np.einsum("ij,ij->i", rows, rows)
+    return rows / np.sqrt(squares)[:, None]
+
+
+def _product(rows: np.ndarray, *, transposed: bool) -> np.ndarray:
+    """Symmetric product in float64; NumPy does half the work when both factors are one array."""
+    return np.matmul(rows.T, rows).astype(np.float64) if transposed else np.matmul(rows, rows.T).astype(np.float64)
