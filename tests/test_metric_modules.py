@@ -431,3 +431,55 @@ def test_interval_entries_are_flat() -> None:
 def test_the_example_of_the_card_runs(name: str) -> None:
     card = (ROOT / "metrics" / name / "README.md").read_text()
     exec(compile(card.split("```python\n")[1].split("```")[0], f"{name}/README.md", "exec"), {})
+
+
+PROCESS = """
+import sys
+import evaluate
+import numpy as np
+from torch import distributed
+
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+rng = np.random.default_rng(0)
+fake, real = rng.normal(size=(50, 6)), rng.normal(size=(60, 6)) + 0.5
+module = evaluate.load(sys.argv[3], num_process=2, process_id=rank)
+mask = {"a": (np.arange(50) % 2 == 0, np.arange(60) % 3 == 0)}
+half = {"a": (mask["a"][0][rank * 20 : 20 + rank * 30], mask["a"][1][rank * 30 : 30 + rank * 30])}
+found = module.compute(predictions=fake[rank * 20 : 20 + rank * 30], references=real[rank * 30 :][:30], groups=half)
+if rank == 0:
+    alone = evaluate.load(sys.argv[3]).compute(predictions=fake, references=real, groups=mask)
+    assert abs(found["fid"] - alone["fid"]) < 1e-9, (found, alone)
+    assert abs(found["labels"]["a"]["fid"] - alone["labels"]["a"]["fid"]) < 1e-9
+    assert (found["n_predictions"], found["n_references"]) == (50, 60)
+else:
+    assert found is None
+distributed.barrier()
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    arguments = [str(tmp_path / "meeting"), str(ROOT / "metrics" / "fid")]
+    ranks = [subprocess.Popen([sys.executable, "-c", PROCESS, str(rank), *arguments]) for rank in range(2)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+
+
+def test_more_processes_than_a_group_are_refused(sets: Any) -> None:
+    fake, real = sets
+    module = evaluate.load(str(ROOT / "metrics" / "fid"), num_process=2, process_id=0, experiment_id="alone")
+    with pytest.raises(ValueError, match="expected a process group for num_process > 1, got none; create accelerate"):
+        module.compute(predictions=fake, references=real)
+
+
+@pytest.mark.parametrize("name", ["frechet", "kernel", "neighbors", "alignment"])
+def test_examples_in_docstrings(name: str) -> None:
+    import doctest
+    import importlib
+
+    found = doctest.testmod(importlib.import_module(f"synthchex.maths.{name}"))
+    assert (found.failed, found.attempted > 0) == (0, True)

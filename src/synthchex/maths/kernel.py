@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from synthchex.maths import arrays
+from synthchex.maths import arrays, selections
 from synthchex.maths.arrays import Features, Precision
 
 if TYPE_CHECKING:
@@ -131,13 +131,16 @@ def kernel_distances(
         ValueError: as `kernel_distance`; columns of another shape; a selection of fewer than 2 rows.
     """
     real, fake = arrays.check_pair(real, fake, rows=2)
-    real_columns, fake_columns = _columns(real_columns, len(real), "real"), _columns(fake_columns, len(fake), "fake")
+    real_columns, fake_columns = (
+        selections.columns(real_columns, len(real), "real"),
+        selections.columns(fake_columns, len(fake), "fake"),
+    )
     if real_columns.shape[1] != fake_columns.shape[1]:
         raise ValueError(
             f"expected as many real as fake columns, got {real_columns.shape[1]} and {fake_columns.shape[1]}"
         )
-    left = _clusters(real_clusters, len(real), "real_clusters")
-    right = _clusters(fake_clusters, len(fake), "fake_clusters")
+    left = selections.clusters(real_clusters, len(real), "real_clusters")
+    right = selections.clusters(fake_clusters, len(fake), "fake_clusters")
     sums = _kernel_sums(real, fake, real_columns, fake_columns, kernel, precision, block)
     inside_left = _cluster_sums(real, left, real_columns, kernel)
     inside_right = _cluster_sums(fake, right, fake_columns, kernel)
@@ -178,32 +181,9 @@ def subset_distances(
     Source: Binkowski et al. 2018; checked against torch-fidelity metric_kid.py.
     """
     real, fake = arrays.check_pair(real, fake, rows=2)
-    draws = subset_rows(len(real), len(fake), subsets=subsets, subset_size=subset_size, seed=seed)
+    draws = selections.subset_rows(len(real), len(fake), subsets=subsets, subset_size=subset_size, seed=seed)
     left, right = arrays.to_tensor(real), arrays.to_tensor(fake)
     return np.array([_subset_distance(left[a], right[b], kernel, precision) for a, b in draws])
-
-
-def subset_rows(
-    real: int, fake: int, *, subsets: int, subset_size: int, seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers (real, fake) of each subset, in torch-fidelity's order of draws.
-
-    Raises:
-        ValueError: no subset, or subset_size not between 2 and min(real, fake).
-    """
-    if subsets < 1:
-        raise ValueError(f"subsets must be at least 1, got {subsets}; leave it out for the exact value")
-    if not 2 <= subset_size <= min(real, fake):
-        raise ValueError(
-            f"subset_size must be at least 2 and at most min(real, fake) rows, got {subset_size} for {real} real and "
-            f"{fake} fake; pass a smaller subset_size"
-        )
-    random = np.random.RandomState(seed)
-    draws = []
-    for _ in range(subsets):
-        chosen_fake = random.choice(fake, subset_size, replace=False)
-        draws.append((random.choice(real, subset_size, replace=False), chosen_fake))
-    return draws
 
 
 def _estimate(
@@ -349,21 +329,6 @@ def _cluster_sums(features: Features, ids: np.ndarray | None, columns: np.ndarra
     return sums
 
 
-def _columns(columns: np.ndarray, rows: int, name: str) -> np.ndarray:
-    columns = np.asarray(columns)
-    if columns.ndim != 2 or columns.shape[0] != rows or columns.dtype != bool or columns.shape[1] == 0:
-        raise ValueError(
-            f"{name}_columns: expected bool of shape ({rows}, B), got {columns.dtype} of shape {columns.shape}"
-        )
-    if columns.sum(axis=0).min() < 2:
-        worst = int(columns.sum(axis=0).argmin())
-        raise ValueError(
-            f"{name}_columns: expected at least 2 rows in every selection, got {int(columns[:, worst].sum())} in "
-            f"column {worst}; leave that selection out"
-        )
-    return columns
-
-
 def _weights(columns: np.ndarray, like: torch.Tensor, precision: Precision) -> torch.Tensor | None:
     """Columns as a float matrix on the features' device; None when there is one column and it takes every row."""
     import torch
@@ -372,11 +337,3 @@ def _weights(columns: np.ndarray, like: torch.Tensor, precision: Precision) -> t
         return None
     kind = torch.float64 if precision == "float64" else torch.float32
     return torch.from_numpy(columns).to(like.device, kind)
-
-
-def _clusters(ids: Sequence[object] | np.ndarray | None, rows: int, name: str) -> np.ndarray | None:
-    if ids is None:
-        return None
-    if len(ids) != rows:
-        raise ValueError(f"{name}: expected {rows} ids, one per row, got {len(ids)}")
-    return np.unique(np.asarray(ids), return_inverse=True)[1]

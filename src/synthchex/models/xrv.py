@@ -117,6 +117,8 @@ class Scaled1024(FilmProcessor):
 class StandIn:
     """What a pickled layer becomes when a file is read: its tensors, and nothing that runs."""
 
+    dump_patches = False  # torch asks before it would write a file about changed sources
+
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors by name, as `state_dict` gives them."""
         held = vars(self)
@@ -141,10 +143,8 @@ _LAYERS = {
     "torch.nn.modules.pooling": ("MaxPool2d", "AvgPool2d"),
     "torch.nn.modules.linear": ("Linear",),
 }
-STAND_INS: list[tuple[Any, str]] = [
-    *((StandIn, f"{module}.{name}") for module, names in _LAYERS.items() for name in names),
-    (_nothing, "torch.nn.backends.thnn._get_thnn_function_backend"),
-]
+STAND_INS: dict[str, Any] = {f"{module}.{name}": StandIn for module, names in _LAYERS.items() for name in names}
+STAND_INS["torch.nn.backends.thnn._get_thnn_function_backend"] = _nothing
 
 
 def load(named: Named, dtype: torch.dtype) -> Loaded:
