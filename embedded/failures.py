@@ -1,4 +1,4 @@
-"""Pictures of bad generators, for the judge: denoiser checkpoints of the first minutes, and an untrained one.
+"""Pictures of bad generators, for the judge: denoiser checkpoints of the first minutes, and untrained ones.
 
     python embedded/failures.py --out src/synthchex/assets/phantom/generator
 
@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 
 from synthchex import phantom
 
-POOR_UNTIL = 700
+POOR_UNTIL = 350
 HOPELESS_UNTIL = 110
 
 
@@ -26,11 +26,12 @@ def main() -> None:
     torch.set_num_threads(1)
     folders = sorted((common.CACHE / "unets").iterdir())
     early = [folder for folder in folders if int(folder.name) <= POOR_UNTIL]
-    for folder in [*early, None]:
-        path = common.CACHE / "failures" / f"{folder.name if folder else '000000'}.npy"
+    untrained = {"000000": None, "000001": None}
+    for name, folder in {**untrained, **{folder.name: folder for folder in early}}.items():
+        path = common.CACHE / "failures" / f"{name}.npy"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            np.save(path, sample(args.out, folder, args.count, seed=len(path.parts) + int(path.stem)))
+            np.save(path, sample(args.out, folder, args.count, seed=100 + int(name)))
 
 
 def sample(pipeline: Path, unet: Path | None, count: int, *, seed: int, guidance: float = 2.0) -> np.ndarray:
@@ -59,7 +60,7 @@ def sample(pipeline: Path, unet: Path | None, count: int, *, seed: int, guidance
 def load(*, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """Poor films (half-trained generator) and hopeless ones (noise), of every other checkpoint."""
     paths = sorted((common.CACHE / "failures").glob("*.npy"))
-    chosen = [path for place, path in enumerate(paths) if (place % 2 == 0) == train or path.stem == "000000"]
+    chosen = [path for place, path in enumerate(paths) if (place % 2 == 0) == train]
     poor = [np.load(path) for path in chosen if int(path.stem) > HOPELESS_UNTIL]
     hopeless = [np.load(path) for path in chosen if int(path.stem) <= HOPELESS_UNTIL]
     nothing = np.zeros((0, 64, 64), np.uint8)
@@ -77,7 +78,7 @@ def reconstruct(pipeline: Path, films: np.ndarray) -> np.ndarray:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=128)
+    parser.add_argument("--count", type=int, default=64)
     return parser.parse_args()
 
 

@@ -165,7 +165,10 @@ def build_scheduler() -> DDIMScheduler:
 
 def train_unet(args: argparse.Namespace) -> None:
     """Denoise latents computed once, given prompts encoded once."""
-    latents, states, empty = precompute(args.out)
+    ready = common.CACHE / "latents.pt"  # delete it when the autoencoder's encoder or the text encoder changes
+    if not ready.exists():
+        torch.save(precompute(args.out), ready)
+    latents, states, empty = torch.load(ready, weights_only=True)
     scheduler = build_scheduler()
     signal = scheduler.alphas_cumprod
     unet = build_unet().to(memory_format=torch.channels_last)

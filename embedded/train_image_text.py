@@ -166,7 +166,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--every", type=int, default=200)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--imitate", type=float, default=0.5)

@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     assert found == pytest.approx([entropy, 9 / 5, 3 / 2, 2])
 
 
-@pytest.mark.parametrize("shape", [(200, 12), (12, 200), (30, 30), (5000, 6), (1, 4)])
+@pytest.mark.parametrize("shape", [(200, 12), (12, 200), (30, 30), (600, 6), (1, 4)])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_equal_to_the_definition(shape: tuple[int, int], precision: str) -> None:
     rows = np.random.default_rng(0).normal(size=shape) + 0.5
@@ -102,4 +102,4 @@ def test_what_cannot_be_right_is_refused() -> None:
     with pytest.raises(ValueError, match="expected rows of some length, got zeros in row 2; a cosine"):
         vendi.vendi_score(rows)
     with pytest.raises(ValueError, match="features: expected finite features"):
-        vendi.vendi_score(rows * np.inf)
+        vendi.vendi_score(np.full((4, 3), np.inf))

@@ -156,20 +156,30 @@ def _add_block(total: Moments | None, rows: np.ndarray, precision: GramPrecision
     from scipy.linalg import blas
 
     mean = rows.mean(axis=0, dtype=np.float64)
-    centred = np.subtract(rows, mean, dtype=np.float64).astype(precision, copy=False)
-    rank_k = blas.dsyrk if precision == "float64" else blas.ssyrk
+    scatter = _scatter(rows, mean, precision, None if total is None else total.scatter)
     if total is None:
-        # BLAS sees the C-ordered block transposed, (D, n) in Fortran order: its lower triangle is our upper one.
-        return Moments(len(rows), mean, rank_k(1.0, centred.T, lower=1).T.astype(np.float64, copy=False))
+        return Moments(len(rows), mean, scatter)
     count = total.count + len(rows)
-    if precision == "float64":
-        scatter = blas.dsyrk(1.0, centred.T, beta=1.0, c=total.scatter.T, lower=1, overwrite_c=1).T
-    else:
-        scatter = total.scatter
-        scatter += rank_k(1.0, centred.T, lower=1).T
     step = mean - total.mean
     scatter = blas.dsyr(total.count * len(rows) / count, step, a=scatter.T, lower=1, overwrite_a=1).T
     return Moments(count, total.mean + step * (len(rows) / count), scatter)
+
+
+def _scatter(rows: np.ndarray, mean: np.ndarray, precision: GramPrecision, onto: np.ndarray | None) -> np.ndarray:
+    """Upper triangle of the scatter of a block about its mean, added onto another one, in place."""
+    from scipy.linalg import blas
+
+    # BLAS sees the C-ordered block transposed, (D, n) in Fortran order: its lower triangle is our upper one.
+    if precision == "float64":
+        centred = np.subtract(rows, mean, dtype=np.float64)
+        if onto is None:
+            return blas.dsyrk(1.0, centred.T, lower=1).T
+        return blas.dsyrk(1.0, centred.T, beta=1.0, c=onto.T, lower=1, overwrite_c=1).T
+    near = mean.astype(np.float32)
+    centred = np.subtract(rows, near).astype(np.float32, copy=False)
+    found = blas.ssyrk(1.0, centred.T, lower=1).astype(np.float64)
+    found = blas.dsyr(-float(len(rows)), mean - near, a=found, lower=1, overwrite_a=1).T
+    return found if onto is None else np.add(onto, found, out=onto)
 
 
 def _mirrored(upper: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter =
     >>> import numpy as np
     >>> found = overlap(np.array([[0.0], [1.0], [4.0]]), np.array([[0.5], [9.0], [9.5]]), nearest_k=1)
     >>> found.precision, found.recall, found.density, found.coverage
-    (0.3333333333333333, 0.6666666666666666, 0.6666666666666666, 1.0)
+    (0.3333333333333333, 1.0, 0.6666666666666666, 0.6666666666666666)
     """
     real, fake = arrays.check_pair(real, fake)
     _check_counts(nearest_k, real=len(real), fake=len(fake))

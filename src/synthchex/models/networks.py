@@ -19,7 +19,6 @@ import torch
 import torch._utils
 from torch import nn
 
-
 # What a pickled tensor is made of; storages torch finds itself.
 TENSORS: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
@@ -136,7 +135,9 @@ def _read(path: Path, stand_ins: Mapping[str, Any]) -> Any:
                 raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is neither a tensor nor a layer")
             return known[f"{module}.{name}"]
 
-    reading = SimpleNamespace(Unpickler=Reader, load=lambda file, **options: Reader(file, **options).load())
+    reading = SimpleNamespace(
+        __name__="tensors", Unpickler=Reader, load=lambda file, **options: Reader(file, **options).load()
+    )
     with warnings.catch_warnings():
         # Old files keep the source of each layer, which torch compares with that of its stand-in.
         warnings.simplefilter("ignore", torch.serialization.SourceChangeWarning)
