@@ -101,8 +101,9 @@ def train_text(args: argparse.Namespace) -> None:
         return nn.functional.binary_cross_entropy_with_logits(head(state), films.attributes[pick])
 
     def save(average: nn.Module, step: int) -> None:
-        """Write the encoder."""
+        """Write the encoder and its tokenizer."""
         common.save_half(average["encoder"], args.out / "text_encoder")
+        words.name_class(args.out)
 
     checkpoint = common.CACHE / "text.pt"
     common.train(
@@ -236,6 +237,7 @@ def assemble(folder: Path, unet: UNet2DConditionModel) -> None:
     draft = folder.parent / ".generator.draft"
     pipeline.to(torch.float16).save_pretrained(draft)
     pipeline.to(torch.float32)
+    words.name_class(draft)
     common.replace_files(draft, folder)
 
 

@@ -69,6 +69,8 @@ def main() -> None:
         """Write the model and its processor."""
         common.save_half(average["model"], args.out)
         processor(tokenizer).save_pretrained(args.out)
+        processor(tokenizer).image_processor.save_pretrained(args.out)
+        words.name_class(args.out)
         print("retrieval", retrieval(average["model"], tokenizer), flush=True)
 
     checkpoint = common.CACHE / "image_text.pt"

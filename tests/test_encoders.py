@@ -196,6 +196,42 @@ def test_an_image_text_network_is_a_vision_encoder_too(tmp_path: Path, wide: lis
     np.testing.assert_array_equal(vision.encode(wide), both.encode_images(wide))
 
 
+def siglip(folder: Path) -> Path:
+    """A SigLIP as MedSigLIP is laid out: squashing processor, tokenizer that gives a mask nobody asked for."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    words = {"vocab_size": 9, "max_position_embeddings": 8, "pad_token_id": 1, "projection_size": 32}
+    config = SiglipConfig(text_config={**small, **words}, vision_config={**small, "image_size": 32, "patch_size": 16})
+    model = SiglipModel(config)
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.2)
+    model.save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    letters = Tokenizer(models.WordLevel({word: i for i, word in enumerate("upeabcdfg")}, unk_token="u"))
+    letters.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="u", pad_token="p", model_max_length=8)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def test_siglip_reads_its_padding(tmp_path: Path, wide: list[np.ndarray]) -> None:
+    from transformers import SiglipModel
+
+    folder = siglip(tmp_path / "siglip")
+    encoder, model = encoders.load_image_text(str(folder)), SiglipModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        output = model.get_text_features(input_ids=torch.tensor([[3, 4, 1, 1, 1, 1, 1, 1]]))
+        images = model.get_image_features(**encoder._inputs(wide))
+    vectors = [found if isinstance(found, torch.Tensor) else found.pooler_output for found in (output, images)]
+    close(encoder.encode_texts(["a b"]), nn.functional.normalize(vectors[0]), 1e-5)
+    close(encoder.encode_images(wide), nn.functional.normalize(vectors[1]), 1e-5)
+    assert encoder.count_truncated(["a b", "a b c d f g a b c"]) == 1
+
+
 # ResNet-50 -----------------------------------------------------------------------------------------------------------
 
 

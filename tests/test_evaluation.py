@@ -65,7 +65,7 @@ def test_label_values_are_those_of_the_selected_films(scored: Scored) -> None:
     alone = synthchex.load("kid").compute(
         predictions=b.features[b.labels[:, column] == 1], references=a.features[a.labels[:, column] == 1]
     )
-    assert row["kid"] == pytest.approx(alone["kid"], rel=1e-6, abs=1e-9)
+    assert row["kid"] == pytest.approx(alone["kid"], abs=1e-4)
 
 
 def test_degraded_films_score_worse_than_the_floor() -> None:

@@ -19,6 +19,7 @@ from synthchex.data import records, sources
 from synthchex.models import encoders, samplers, store
 
 Groups = dict[str, tuple[np.ndarray, np.ndarray]]
+Patients = list[str] | None
 
 # key in a metric's result: (name in tables, which direction is better)
 ROWS: dict[str, tuple[str, str]] = {
@@ -67,7 +68,7 @@ class Side(NamedTuple):
     truncated: str | None
     prompts: list[str] | None
     labels: np.ndarray | None
-    patients: list[str] | None
+    patients: Patients
 
 
 class Scored(NamedTuple):
@@ -100,11 +101,10 @@ def score(
     a, b = (encode(images, encoder, image_text, kept, request.batch_size, quiet) for images in (real, synthetic))
     groups = label_groups(b.labels, a.labels)
     scored = {label: masks for label, masks in groups.items() if min(m.sum() for m in masks) >= request.min_rows}
-    scores = run_metrics(b.features, a.features, scored, request)
+    scores = run_metrics(b.features, a.features, scored, request, a.patients)
     first, second = split_real(a, len(b.features), request.seed)
-    floor = run_metrics(
-        a.features[first], a.features[second], halves(a.labels, first, second, scored, request), request
-    )
+    floor_groups = halves(a.labels, first, second, scored, request)
+    floor = run_metrics(a.features[first], a.features[second], floor_groups, request)
     alignment, ceiling = align(b, scored, request), align(a, {}, request)
     results = {
         "schema_version": 1,
@@ -196,19 +196,23 @@ def halves(
     return {name: (one, two) for name, (one, two) in pairs.items() if min(one.sum(), two.sum()) >= request.min_rows}
 
 
-def run_metrics(predictions: np.ndarray, references: np.ndarray, groups: Groups, request: Request) -> dict[str, Any]:
-    """fid, kid and prdc of two feature sets by the metric modules, merged: flat values, `labels`, `warnings`."""
+def run_metrics(
+    predictions: np.ndarray, references: np.ndarray, groups: Groups, request: Request, patients: Patients = None
+) -> dict[str, Any]:
+    """fid, kid and prdc of two feature sets by the metric modules, merged: flat values, `labels`, `warnings`.
+
+    `patients` are those of the references, the unit of every interval. That of the FID is a jackknife, so it is made
+    for the whole set alone.
+    """
     merged: dict[str, Any] = {"labels": {label: {} for label in groups}, "warnings": []}
-    options: dict[str, dict[str, Any]] = {
-        "fid": {},
-        "kid": {"confidence_level": request.confidence_level},
-        "prdc": {"nearest_k": request.nearest_k, "confidence_level": request.confidence_level},
-    }
-    for name, extra in options.items():
-        found = synthchex.load(name).compute(
-            predictions=predictions, references=references, groups=groups or None, seed=request.seed, **extra
-        )
-        merge(merged, found)
+    common = {"predictions": predictions, "references": references, "seed": request.seed}
+    common |= {"patients": (None, patients)} if patients is not None else {}
+    level = request.confidence_level
+    merge(merged, synthchex.load("fid").compute(**common, groups=groups or None))
+    merge(merged, synthchex.load("fid").compute(**common, confidence_level=level))
+    merge(merged, synthchex.load("kid").compute(**common, groups=groups or None, confidence_level=level))
+    prdc = {"nearest_k": request.nearest_k, "confidence_level": level}
+    merge(merged, synthchex.load("prdc").compute(**common, groups=groups or None, **prdc))
     return merged
 
 
@@ -225,6 +229,7 @@ def align(side: Side, groups: Groups, request: Request) -> dict[str, Any]:
         groups={label: pair[0] for label, pair in groups.items()} or None,
         seed=request.seed,
         confidence_level=request.confidence_level,
+        **({"patients": (side.patients, None)} if side.patients is not None else {}),
     )
     merge(merged, found)
     merged["warnings"] += [side.truncated] if side.truncated else []
@@ -352,7 +357,11 @@ def methods(request: Request, encoder: str, sizes: tuple[int, int]) -> str:
         "beside the same metric between two disjoint parts of the real set "
         f"({sizes[0]} and {sizes[1]} films, no patient in both where "
         f"patients are known, seed {request.seed}). Labels with fewer than "
-        f"{request.min_rows} films on either side are not scored."
+        f"{request.min_rows} films on either side are not scored. "
+        f"Intervals are at {request.confidence_level:.0%}: of the FID by a "
+        "delete-a-group jackknife (they do not hold its bias), of the "
+        "KID from its U-statistic, of the shares from the films that "
+        f"reach them."
     )
     if request.image_text:
         text += f" Alignment is the cosine of each film and its prompt under {request.image_text}."

@@ -171,15 +171,17 @@ class ImageTextEncoder(Encoder):
         """Unit vectors of reports, float32 (N, width); reports beyond `max_tokens` are cut, see `count_truncated`."""
         import torch
 
-        # SigLIP was trained on texts of full length and reads its padding.
+        # SigLIP was trained on texts of full length and without a mask: it reads its padding.
         padding = getattr(self.tokenizer, "padding", "max_length")
+        masked = not str(getattr(self.model.config, "model_type", "")).startswith("siglip")
 
         def forward(batch: Sequence[str]) -> np.ndarray:
             tokens = self.tokenizer(
                 list(batch), padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-            )
+            ).to(self.model.device)
+            given = tokens if masked else {"input_ids": tokens["input_ids"]}
             with torch.inference_mode():
-                return _unit(self.model.get_text_features(**tokens.to(self.model.device)))
+                return _unit(self.model.get_text_features(**given))
 
         return _stack([forward(batch) for batch in _batches(texts, batch_size)])
 

@@ -2,7 +2,8 @@
 
 The files hold whole pickled networks or their weights; here only tensors are taken from them, no code of theirs runs.
 Films are grey in [-1024, 1024]: other scales give wrong features without an error, so the scaling is done here and
-nowhere else. Features are those of the package's `features2` (DenseNet) and `features` (ResNet).
+nowhere else. The centred square is resized as the package's networks do it themselves (bilinear, antialiased), which
+is not quite its `XRayResizer`. Features are those of the package's `features2` (DenseNet) and `features` (ResNet).
 
 Checked against torchxrayvision 1.5.7 on equal random weights; its own weights could not be fetched here.
 """
