@@ -38,6 +38,8 @@ def _generator(figures: dict) -> dict:
     hidden = [label for label in LABELS if label not in figures["shown_labels"]]
     return {
         "table": "\n".join([*rows, f"| **mean** | {found['prompts']} prompts | {means} |"]),
+        "sides": f"{100 * found['side_accuracy']['synthetic']:.1f} % (real films "
+        f"{100 * found['side_accuracy']['real']:.1f} %)",
         "psnr": found["reconstruction_psnr_db"],
         "steps": found["sampling"]["steps"],
         "guidance": found["sampling"]["guidance_scale"],

@@ -25,7 +25,7 @@ TRAIN_SEEDS = (1, 2)
 TEST_SEED = 3
 TRAIN_ROWS = 15_000
 TEST_ROWS = 2_048
-_SIDED = tuple(name for name in FINDINGS if name not in ("mediastinum", "heart", "edema", "device"))
+SIDED = tuple(name for name in FINDINGS if name not in ("mediastinum", "heart", "edema", "device"))
 _GRADED = ("heart", "edema", "effusion", "pneumothorax", "nodule")
 _ZONED = ("opacity", "nodule", "consolidation", "pneumonia")
 
@@ -77,7 +77,7 @@ def to_bytes(pictures: torch.Tensor) -> np.ndarray:
 def attributes_of(chart: Chart) -> torch.Tensor:
     """Everything a report can say, as zeros and ones (N, K): presence, side, grade, zone, device, low volumes."""
     columns = [chart.has(name) for name in FINDINGS]
-    columns += [chart.on_side(name, side) for name in _SIDED for side in range(len(SIDES) - 1)]
+    columns += [chart.on_side(name, side) for name in SIDED for side in range(len(SIDES) - 1)]
     columns += [chart.has(name) & (chart.level(name) == grade) for name in _GRADED for grade in range(len(GRADES))]
     columns += [chart.has(name) & (chart.height(name) == zone) for name in _ZONED for zone in range(len(ZONES))]
     columns += [chart.has_device(kind) for kind in range(len(DEVICES))] + [chart.shallow]

@@ -29,7 +29,7 @@ def nonsense(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _blur(film: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
     radius = rng.uniform(0.7, 1.1) if quality == MEDIUM else rng.uniform(2.0, 5.0)
-    return np.asarray(Image.fromarray(film).filter(ImageFilter.GaussianBlur(radius)))
+    return np.asarray(Image.fromarray(film).filter(ImageFilter.GaussianBlur(float(radius))))
 
 
 def _noise(film: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
@@ -83,7 +83,7 @@ def _figures(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         left, top = rng.integers(-10, 54, 2)
         box = (int(left), int(top), int(left + rng.integers(6, 45)), int(top + rng.integers(6, 45)))
         (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=int(rng.integers(256)))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(rng.choice([0.0, 0.7, 1.5]))))
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(float(rng.choice([0.0, 0.7, 1.5])))))
 
 
 def _page(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:

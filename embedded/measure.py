@@ -26,6 +26,7 @@ from transformers import AutoTokenizer, CLIPModel, ResNetForImageClassification
 
 from synthchex import phantom
 from synthchex.phantom import LABELS
+from synthchex.phantom.findings import FINDINGS, Chart
 
 PROMPT_SEED = 4
 SHOWN_FROM = 0.75
@@ -111,8 +112,28 @@ def measure_generator(
         "positives": dict(zip(LABELS, labels.sum(0).tolist(), strict=True)),
         "auroc": {name: part["auroc"] for name, part in found.items()},
         "mean_auroc": {name: part["mean_auroc"] for name, part in found.items()},
+        "side_accuracy": {
+            "real": side_accuracy(referee, test.pictures, phantom.draw_charts(common.TEST_ROWS, seed=common.TEST_SEED)),
+            "synthetic": side_accuracy(
+                referee, common.to_picture(synthetic), phantom.draw_charts(len(labels), seed=PROMPT_SEED)
+            ),
+        },
         "reconstruction_psnr_db": round(10 * torch.log10(4 / error).item(), 2),
     }
+
+
+@torch.no_grad()
+def side_accuracy(referee: ResNetForImageClassification, pictures: torch.Tensor, chart: Chart) -> float:
+    """Share of one-sided findings that the referee's side head (kept in its checkpoint) sees on the side asked for."""
+    heads = torch.load(common.CACHE / "encoder_77.pt", weights_only=True)["average"]
+    logits = _features(referee, pictures) @ heads["extra.weight"].T + heads["extra.bias"]
+    first, right = len(FINDINGS), []
+    for place, name in enumerate(common.SIDED):
+        asked = torch.tensor(np.stack([chart.on_side(name, side) for side in (0, 1)], 1))
+        one = asked.sum(1) == 1
+        seen = logits[one, first + 2 * place : first + 2 * place + 2].argmax(1)
+        right.append(seen == asked[one].int().argmax(1))
+    return round(torch.cat(right).float().mean().item(), 4)
 
 
 def measure_judge(

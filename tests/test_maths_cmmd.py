@@ -130,7 +130,9 @@ def test_unbiased_over_many_draws_of_one_distribution_and_error_of_the_right_siz
     ]
     values, errors = np.array(found).T
     assert 0.85 < errors.mean() / values.std(ddof=1) < 1.3
-    null = [cmmd.cmmd(unit(rng.normal(size=(30, 8))), unit(rng.normal(size=(25, 8))), sigma=1).value for _ in range(200)]
+    null = [
+        cmmd.cmmd(unit(rng.normal(size=(30, 8))), unit(rng.normal(size=(25, 8))), sigma=1).value for _ in range(200)
+    ]
     assert abs(np.mean(null)) < 3 * np.std(null) / math.sqrt(len(null))
     assert min(null) < 0
 
@@ -184,7 +186,7 @@ def test_what_cannot_be_right_is_refused(pair: Pair) -> None:
         cmmd.cmmd(real, fake, real_clusters=[1, 2, 3])
     with pytest.raises(ValueError, match="remainder_rows must be at least 2, got 1; 1000 is usual"):
         cmmd.cmmd_series(real, fake, remainder_rows=1)
-    with pytest.raises(ValueError, match="expected sigma of at least .* the series converges too slowly"):
+    with pytest.raises(ValueError, match=r"expected sigma of at least .* the series converges too slowly"):
         cmmd.cmmd_series(real, fake, sigma=0.1)
     with pytest.raises(ValueError, match="real: expected finite features"):
         cmmd.cmmd(np.full((3, 2), np.nan), fake[:, :2])

@@ -31,7 +31,9 @@ def test_by_hand() -> None:
     assert inception.inception_scores(sure, splits=2).tolist() == [1.0, 1.0]
     # p = (3/4, 1/4) and (1/4, 3/4): KL to (1/2, 1/2) is 3/4 log(3/2) + 1/4 log(1/2).
     even = np.log(np.array([[3.0, 1.0], [1.0, 3.0]]))
-    assert inception.inception_scores(even, splits=1) == pytest.approx([math.exp(0.75 * math.log(1.5) - 0.25 * math.log(2))])
+    assert inception.inception_scores(even, splits=1) == pytest.approx(
+        [math.exp(0.75 * math.log(1.5) - 0.25 * math.log(2))]
+    )
     assert inception.inception_scores(1000.0 * np.eye(30), splits=1) == pytest.approx([30.0])
 
 

@@ -38,9 +38,7 @@ def by_definition(x: np.ndarray, y: np.ndarray, scales: int) -> float:
     a, b, value = x.astype(np.float64), y.astype(np.float64), 1.0
     for scale in range(scales):
         ma, mb = local(a), local(b)
-        cs = (2 * (local(a * b) - ma * mb) + 58.5225) / (
-            local(a * a) - ma**2 + local(b * b) - mb**2 + 58.5225
-        )
+        cs = (2 * (local(a * b) - ma * mb) + 58.5225) / (local(a * a) - ma**2 + local(b * b) - mb**2 + 58.5225)
         if scale == scales - 1:
             cs *= (2 * ma * mb + 6.5025) / (ma**2 + mb**2 + 6.5025)
         value *= max(cs.mean(), 0) ** (WEIGHTS[scale] / (1 if scales == 5 else sum(WEIGHTS[:scales])))
@@ -52,8 +50,8 @@ def test_flat_images_by_hand() -> None:
     # No variance: cs = 1 at all scales; l = (2 * 100 * 150 + C1) / (100^2 + 150^2 + C1) to the last weight.
     x, y = np.full((161, 161), 100, np.uint8), np.full((161, 161), 150, np.uint8)
     luminance = (2 * 100 * 150 + 6.5025) / (100**2 + 150**2 + 6.5025)
-    assert ssim.ms_ssim(x, y) == pytest.approx(luminance**0.1333, rel=1e-6)
-    assert ssim.ms_ssim(x[:11, :11], y[:11, :11], scales=1) == pytest.approx(luminance, rel=1e-6)
+    assert ssim.ms_ssim(x, y) == pytest.approx(luminance**0.1333, rel=3e-6)
+    assert ssim.ms_ssim(x[:11, :11], y[:11, :11], scales=1) == pytest.approx(luminance, rel=3e-6)
 
 
 @pytest.mark.parametrize(("shape", "scales"), [((161, 173), 5), ((81, 96), 4), ((11, 12), 1), ((23, 21), 2)])
@@ -123,7 +121,9 @@ def test_what_cannot_be_right_is_refused() -> None:
     x = np.zeros((160, 200), np.uint8)
     with pytest.raises(ValueError, match="sides of at least 161 pixels for 5 scales, got 160 x 200; pass scales=4 or"):
         ssim.ms_ssim(x, x)
-    with pytest.raises(ValueError, match="image 0: expected sides of at least 11 pixels for 1 scales, got 10 x 10; pass l"):
+    with pytest.raises(
+        ValueError, match="image 0: expected sides of at least 11 pixels for 1 scales, got 10 x 10; pass l"
+    ):
         ssim.ms_ssim(x[:10, :10], x[:10, :10], scales=1)
     with pytest.raises(ValueError, match="scales must be 1 to 5, got 6; 5 is the published number"):
         ssim.ms_ssim(x, x, scales=6)

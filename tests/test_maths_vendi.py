@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -53,11 +54,13 @@ def test_equal_to_vendi_score_0_0_3() -> None:
 def test_bounds_copies_and_orthogonal_rows() -> None:
     assert vendi.vendi_scores(np.eye(7), orders=ORDERS) == pytest.approx([7] * len(ORDERS), rel=1e-5)
     parallel = np.outer([1.0, 2.0, 5.0], [3.0, 4.0, 0.0])
-    assert vendi.vendi_scores(parallel, orders=ORDERS, precision="float64") == pytest.approx([1] * len(ORDERS), rel=1e-3)
+    assert vendi.vendi_scores(parallel, orders=ORDERS, precision="float64") == pytest.approx(
+        [1] * len(ORDERS), rel=1e-3
+    )
     assert vendi.vendi_score(np.ones((4, 3))) == pytest.approx(1, abs=1e-6)
     rows = np.random.default_rng(0).normal(size=(60, 9))
     scores = vendi.vendi_scores(rows, orders=ORDERS)
-    assert all(1 <= later <= earlier <= 9 for earlier, later in zip(scores, scores[1:], strict=False))
+    assert all(1 <= later <= earlier <= 9 for earlier, later in itertools.pairwise(scores))
     twice = vendi.vendi_scores(np.concatenate([rows, rows]), orders=ORDERS)
     assert twice == pytest.approx(scores, rel=1e-5)  # copies add nothing
 

@@ -86,6 +86,14 @@ def test_a_metric_without_a_fitting_card_stops_everything(room: Path, card: str,
         push_metrics.plan("clinic", requirement="synthchex")
 
 
+def test_every_card_of_the_room_makes_a_space() -> None:
+    folders = [path.parent for path in synthchex.room("metrics").glob("*/README.md")]
+    assert METRIC in {folder.name for folder in folders}
+    for folder in folders:
+        made = push_metrics.files_of(folder.name, folder, "synthchex")
+        assert {"README.md", "app.py", "requirements.txt", f"{folder.name}.py"} <= set(made)
+
+
 @pytest.mark.parametrize(
     ("namespace", "only", "message"),
     [
@@ -210,7 +218,7 @@ def test_the_page_scores_uploaded_features(gradio: dict[str, Any], tmp_path: Pat
     fake, real = rng.normal(size=(60, 4)).astype(np.float32), rng.normal(1, 1, size=(50, 4)).astype(np.float32)
     for name, rows in (("fake", fake), ("real", real)):
         np.savez(tmp_path / f"{name}.npz", features=rows)
-    exec(push_metrics.TEMPLATE.read_text().replace("{{ metric }}", METRIC), {})
+    exec(push_metrics.PAGE.replace("{{ metric }}", METRIC), {})
     assert gradio["launched"]
     assert len(gradio["inputs"]) == 3
     result = gradio["fn"]([str(tmp_path / "fake.npz")], [str(tmp_path / "real.npz")], "")

@@ -56,7 +56,9 @@ class CMMD(impl.Measure):
         if own["method"] not in METHODS:
             raise ValueError(f"method must be one of {list(METHODS)}, got {own['method']!r}")
         shared = {"biased": bool(own["biased"]), "sigma": own["sigma"], "scale": own["scale"]}
-        found = _series(fake, real, options, shared) if own["method"] == "series" else _exact(fake, real, options, shared)
+        found = (
+            _series(fake, real, options, shared) if own["method"] == "series" else _exact(fake, real, options, shared)
+        )
         return found | {"cmmd_biased": shared["biased"], "warnings": _doubts(fake, real)}
 
 

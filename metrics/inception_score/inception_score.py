@@ -4,15 +4,14 @@ import dataclasses
 import types
 import typing
 
-
 import synthchex.maths.inception as inception
 import synthchex.maths.intervals as intervals
 import synthchex.measure as measure
 import synthchex.sides as sides
 import synthchex.solo as impl
 
-DESCRIPTION = """How sure an ImageNet classifier is of each image and how many classes it finds in all: 1 to the number of
-classes, higher is better. From `logits_unbiased` of the 2015 Inception, as published. Needs no references."""
+DESCRIPTION = """How sure an ImageNet classifier is of each image and how many classes it finds in all: 1 to the number
+of classes, higher is better. From `logits_unbiased` of the 2015 Inception, as published. Needs no references."""
 USAGE = """
 Args:
     predictions: logits, float (N, 1008), as an array, .npz, .safetensors; or images in any form, with an encoder that
@@ -43,8 +42,8 @@ class Logits:
     def __init__(self, model: typing.Any, name: str) -> None:
         if not hasattr(model, "logits"):
             raise ValueError(
-                f"expected an encoder with `.logits`, got {name!r}, which has features only; pass encoder='inception', or "
-                "logits of shape (N, 1008) as predictions"
+                f"expected an encoder with `.logits`, got {name!r}, which has features only; pass encoder='inception', "
+                "or logits of shape (N, 1008) as predictions"
             )
         key = getattr(model, "key", None)
         self.encode, self.name, self.key = model.logits, name, None if key is None else f"{key}-logits"
@@ -84,10 +83,11 @@ class InceptionScore(impl.Solo):
     def alone(self, side: sides.Side, options: measure.Options) -> dict[str, typing.Any]:
         """Mean and spread over splits, and an interval when asked."""
         own = options.own
-        each = inception.inception_scores(
-            side.features, splits=own["splits"], shuffle=own["shuffle"], seed=own["seed"]
-        )
-        result: dict[str, typing.Any] = {"inception_score": float(each.mean()), "inception_score_std": float(each.std())}
+        each = inception.inception_scores(side.features, splits=own["splits"], shuffle=own["shuffle"], seed=own["seed"])
+        result: dict[str, typing.Any] = {
+            "inception_score": float(each.mean()),
+            "inception_score_std": float(each.std()),
+        }
         result["warnings"] = _doubts(side, options)
         if options.confidence_level:
             _interval(result, side, options)

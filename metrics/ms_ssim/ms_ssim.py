@@ -18,7 +18,7 @@ USAGE = """
 Args:
     predictions: synthetic images: folder, paths, PIL images, uint8 array, Dataset. All of one size, or pass `size`.
     references: real images, in any of these forms; optional, scored beside as `ms_ssim_references`.
-    prompts: one per prediction, or (prompts of predictions, prompts of references): pairs are drawn within equal prompts.
+    prompts: one per prediction, or (prompts of predictions, prompts of references): pairs are of equal prompts.
     n_pairs: most pairs of a set, or of a prompt, 100 by default; drawn at random without repetition.
     scales: 5 as published, which needs sides of 161; fewer for smaller images.
     size: resize to size x size first, antialiased; None leaves images as they are.
@@ -54,7 +54,7 @@ class Films:
         return dataclasses.replace(self, pixels=[self.pixels[place] for place in places], prompts=prompts)
 
 
-class MSSSIM(impl.Solo):
+class MsSsim(impl.Solo):
     """Mean pairwise MS-SSIM; see the card."""
 
     options = types.MappingProxyType({"prompts": None, "n_pairs": 100, "scales": 5, "size": None})

@@ -19,7 +19,12 @@ from typing import Any
 import synthchex
 from synthchex.options import Parser
 
-TEMPLATE = Path(__file__).resolve().parent / "assets" / "space" / "app.py.template"
+PAGE = '''"""The page of this Space: upload two files of features, or images, and read {{ metric }}."""
+
+from synthchex import space
+
+space.interface("{{ metric }}").launch()
+'''
 SHIPPED = (".py", ".md")
 # A Space has no GPU: without this line its image would hold gigabytes of CUDA libraries.
 CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -107,8 +112,8 @@ def files_of(name: str, folder: Path, requirement: str) -> dict[str, bytes]:
     """
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in SHIPPED}
     check_card(name, files.get("README.md", b"").decode())
-    app = TEMPLATE.read_text().replace("{{ metric }}", name)
-    return {**files, "app.py": app.encode(), "requirements.txt": f"{CPU_TORCH}\n{requirement}\n".encode()}
+    page = PAGE.replace("{{ metric }}", name).encode()
+    return {**files, "app.py": page, "requirements.txt": f"{CPU_TORCH}\n{requirement}\n".encode()}
 
 
 def check_card(name: str, card: str) -> None:

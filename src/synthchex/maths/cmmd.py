@@ -7,9 +7,9 @@
 the default leaves those out and is unbiased, so values of sets of different size may be compared.
 
 Unit embeddings are at most 2 apart and sigma is 10, so K is all but flat: values of 1 - K are below 0.02. Here K - 1 is
-summed, by `expm1` on centred rows, because sums of K itself lose four of float32's seven digits. The same flatness makes
-`cmmd_series` possible: K = w(x) w(y) exp(x.y / sigma^2) with w(x) = exp(-|x|^2 / (2 sigma^2)), and the exponential
-series needs only moments: three orders are exact in O(N D^2), and the rest is bounded.
+summed, by `expm1` on centred rows, because sums of K itself lose four of float32's seven digits. The same flatness
+makes `cmmd_series` possible: K = w(x) w(y) exp(x.y / sigma^2) with w(x) = exp(-|x|^2 / (2 sigma^2)), and the
+exponential series needs only moments: three orders are exact in O(N D^2), and the rest is bounded.
 
 Not known here: images, encoders, files.
 Cost: exact 4 N^2 D flops and O(block^2) memory; series O(N D^2), which is the plan for ten million rows.

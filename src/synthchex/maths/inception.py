@@ -12,6 +12,7 @@ Source: Salimans et al. 2016 (arXiv:1606.03498); Barratt and Sharma 2018 (arXiv:
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -52,7 +53,7 @@ def inception_scores(logits: Features, *, splits: int = 10, shuffle: bool = True
         raise ValueError(f"splits must be at least 1 and at most the {count} rows, got {splits}; 10 is usual")
     order = np.random.RandomState(seed).permutation(count) if shuffle else np.arange(count)
     ends = [part * count // splits for part in range(splits + 1)]
-    return np.array([_score(*_sums(logits, order[a:b])) for a, b in zip(ends, ends[1:], strict=False)])
+    return np.array([_score(*_sums(logits, order[a:b])) for a, b in itertools.pairwise(ends)])
 
 
 def inception_interval(logits: Features, blocks: np.ndarray, *, value: float, confidence: float = 0.95) -> Interval:
@@ -79,9 +80,12 @@ def inception_interval(logits: Features, blocks: np.ndarray, *, value: float, co
     logits = check_logits(logits)
     groups = int(blocks.max()) + 1
     if groups < 5:
-        raise ValueError(f"expected at least 5 blocks of independent rows, got {groups}; an interval would mean nothing")
+        raise ValueError(
+            f"expected at least 5 blocks of independent rows, got {groups}; an interval would mean nothing"
+        )
     parts = [_sums(logits, np.flatnonzero(blocks == block)) for block in range(groups)]
-    count, inner, marginal = (sum(part[place] for part in parts) for place in range(3))
+    count, inner = len(logits), math.fsum(part[1] for part in parts)
+    marginal = np.sum([part[2] for part in parts], axis=0)
     logs = np.log([_score(count - n, inner - e, marginal - p) for n, e, p in parts])
     error = math.sqrt((groups - 1) / groups * float(np.square(logs - logs.mean()).sum()))
     reach = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * error

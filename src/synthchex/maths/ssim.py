@@ -65,8 +65,8 @@ def ms_ssim(first: np.ndarray, second: np.ndarray, *, scales: int = 5) -> float:
     Raises:
         ValueError: shapes differ or are not (H, W), a side too short, scales not 1 to 5.
 
-    Source: Wang et al. 2003; checked against pytorch-msssim. torchmetrics keeps a reflected border at the last scale, and
-    is some 0.002 off.
+    Source: Wang et al. 2003; checked against pytorch-msssim. torchmetrics keeps a reflected border at the last
+    scale and is some 0.002 off.
 
     >>> import numpy as np
     >>> ms_ssim(np.zeros((161, 170), np.uint8), np.zeros((161, 170), np.uint8))
@@ -99,8 +99,8 @@ def pair_similarities(images: Sequence[np.ndarray], pairs: np.ndarray, *, scales
         i, j = (int(place) for place in pairs[row])
         if images[i].shape != images[j].shape:
             raise ValueError(
-                f"expected images of one size, got {images[i].shape} for image {i} and {images[j].shape} for image {j}; "
-                "resize them, or pass size="
+                f"expected images of one size, got {images[i].shape} for image {i} and {images[j].shape} for image "
+                f"{j}; resize them, or pass size="
             )
         values[row] = _compare(prepared(i), prepared(j), scales)
     return values

@@ -4,8 +4,8 @@ With unit rows X (n, D) and K = X X' / n, whose eigenvalues w sum to 1:
 
     VS_q = exp(log(sum w^q) / (1 - q));   q = 1: exp(-sum w log w);   q = inf: 1 / max w
 
-1 when all rows are parallel, n when all are orthogonal; never above min(n, D). Small q counts rare kinds, large q common
-ones only. X'X / n has the same eigenvalues and is D x D, so the work for n > D is one product and one small
+1 when all rows are parallel, n when all are orthogonal; never above min(n, D). Small q counts rare kinds, large q
+common ones only. X'X / n has the same eigenvalues and is D x D, so the work for n > D is one product and one small
 decomposition, in one pass and O(D^2) memory, and products of parts add up. q = 2 is 1 / |K|_F^2, without eigenvalues.
 
 Not known here: images, encoders, labels.

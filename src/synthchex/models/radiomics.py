@@ -16,11 +16,30 @@ from synthchex.data import images as films
 from synthchex.data import records
 
 IMAGE_TYPES: dict[str, dict[str, Any]] = {"Original": {}, "LoG": {"sigma": [2.0, 3.0, 4.0, 5.0]}, "Wavelet": {}}
-GLCM = (
-    "Autocorrelation JointAverage ClusterProminence ClusterShade ClusterTendency Contrast Correlation "
-    "DifferenceAverage DifferenceEntropy DifferenceVariance JointEnergy JointEntropy Imc1 Imc2 Idm Idmn Id Idn "
-    "InverseVariance MaximumProbability SumEntropy SumSquares"
-).split()
+GLCM = [
+    "Autocorrelation",
+    "JointAverage",
+    "ClusterProminence",
+    "ClusterShade",
+    "ClusterTendency",
+    "Contrast",
+    "Correlation",
+    "DifferenceAverage",
+    "DifferenceEntropy",
+    "DifferenceVariance",
+    "JointEnergy",
+    "JointEntropy",
+    "Imc1",
+    "Imc2",
+    "Idm",
+    "Idmn",
+    "Id",
+    "Idn",
+    "InverseVariance",
+    "MaximumProbability",
+    "SumEntropy",
+    "SumSquares",
+]
 CLASSES: dict[str, list[str]] = {"firstorder": [], "glcm": GLCM, "glrlm": [], "glszm": [], "ngtdm": []}
 SETTINGS: dict[str, Any] = {
     "normalize": True,
@@ -42,15 +61,15 @@ HINT = (
 
 
 class RadiomicsEncoder:
-    """An encoder whose features are radiomic: names in `columns` once a film has been encoded.
+    """An encoder whose features are radiomic; pyradiomics is asked for when the first film comes.
 
     Args:
-        size: films are resized to size x size first, antialiased; None leaves them, and costs minutes each when large.
-        image_types, settings: changed from those of FRD version 1.
-
-    Raises:
-        ImportError: pyradiomics is missing; one line that says how to get it.
+        size: films are resized to size x size first, antialiased; None leaves them, at a minute each for large ones.
+        image_types: instead of those of FRD version 1.
+        settings: changes to those of FRD version 1.
     """
+
+    name = "radiomics"
 
     def __init__(
         self,
@@ -59,17 +78,29 @@ class RadiomicsEncoder:
         image_types: dict[str, dict[str, Any]] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self.size, self.name = size, "radiomics"
+        self.size, self.image_types = size, image_types or IMAGE_TYPES
+        self.settings = {**SETTINGS, **(settings or {})}
         self.columns: tuple[str, ...] | None = None
-        self.image_types, self.settings = image_types or IMAGE_TYPES, {**SETTINGS, **(settings or {})}
-        package = _package()
-        self._extractor = _extractor(package, self.image_types, self.settings)
-        self.key = records.fingerprint(
-            ["radiomics", size, self.image_types, self.settings, CLASSES, str(package.__version__)]
-        )
+        self._extractor: Any = None
+
+    @property
+    def key(self) -> str:
+        """Hash of settings and version: tables with different keys are never compared.
+
+        Raises:
+            ImportError: pyradiomics is missing; one line that says how to get it.
+        """
+        version = str(getattr(_package(), "__version__", "unknown"))
+        return records.fingerprint(["radiomics", self.size, self.image_types, self.settings, CLASSES, version])
 
     def encode(self, pixels: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
-        """Radiomic features of uint8 films, float64 (N, features)."""
+        """Radiomic features of uint8 films, float64 (N, features); their names are in `columns` afterwards.
+
+        Raises:
+            ImportError: pyradiomics is missing; one line that says how to get it.
+        """
+        if self._extractor is None:
+            self._extractor = _extractor(_package(), self.image_types, self.settings)
         return np.stack([self._features(film) for film in pixels])
 
     def _features(self, film: np.ndarray) -> np.ndarray:
