@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "stages",
         "score any synthetic set against any real one, overall and per label",
     ),
+    "push-metrics": ("synthchex.push_metrics", "publish", "the metric modules as Spaces, for evaluate.load() anywhere"),
     "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),
     "launch": (
         "synthchex.launch",
@@ -46,7 +47,7 @@ def usage() -> str:
     ]
     for group in dict.fromkeys(entry[1] for entry in COMMANDS.values()):
         lines += ["", f"{group}:"]
-        lines += [f"  {name:<10}{text}" for name, (_, its_group, text) in COMMANDS.items() if its_group == group]
+        lines += [f"  {name:<14}{text}" for name, (_, its_group, text) in COMMANDS.items() if its_group == group]
     lines += [
         "",
         "examples:",

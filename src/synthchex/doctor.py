@@ -31,7 +31,9 @@ PACKAGES = (
 NEEDS = {
     "generate": "generate films with diffusers models and LoRA",
     "filter": "judge with vision-language models whose tokenizer is a SentencePiece file",
+    "study": "serve the pages of the metric Spaces",
     "dicom": "read DICOM films",
+    "openclip": "BiomedCLIP and other encoders of open_clip (brings torchvision)",
 }
 
 

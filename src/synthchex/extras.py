@@ -9,7 +9,9 @@ from types import ModuleType
 EXTRAS: dict[str, tuple[str, ...]] = {
     "generate": ("diffusers", "peft"),
     "filter": ("sentencepiece",),
+    "study": ("gradio",),
     "dicom": ("pydicom",),
+    "openclip": ("open_clip",),
 }
 
 

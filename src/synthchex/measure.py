@@ -20,7 +20,7 @@ from synthchex.maths.intervals import Interval
 from synthchex.sides import Side
 
 Groups = dict[str, tuple[np.ndarray, np.ndarray]]
-ENCODING = ("encoder", "batch_size", "device", "dtype")
+ENCODING = ("encoder", "batch_size", "device", "dtype", "aspect", "protocol")
 
 
 @dataclass(frozen=True)

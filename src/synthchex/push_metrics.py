@@ -26,8 +26,6 @@ from synthchex import space
 space.interface("{{ metric }}").launch()
 '''
 SHIPPED = (".py", ".md")
-# A Space has no GPU: without this line its image would hold gigabytes of CUDA libraries.
-CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def files_of(name: str, folder: Path, requirement: str) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in SHIPPED}
     check_card(name, files.get("README.md", b"").decode())
     page = PAGE.replace("{{ metric }}", name).encode()
-    return {**files, "app.py": page, "requirements.txt": f"{CPU_TORCH}\n{requirement}\n".encode()}
+    return {**files, "app.py": page, "requirements.txt": f"{requirement}\n".encode()}
 
 
 def check_card(name: str, card: str) -> None:

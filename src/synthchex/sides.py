@@ -54,6 +54,8 @@ class Encoding:
     batch_size: int = 32
     device: str | None = None
     dtype: str = "float32"
+    aspect: str = "own"
+    protocol: str | None = None
     image_text: bool = False
     _loaded: Any = field(default=None, repr=False)
 
@@ -104,7 +106,8 @@ class Encoding:
         load = encoders.load_image_text if self.image_text else encoders.load_encoder
         default = encoders.DEFAULT_IMAGE_TEXT if self.image_text else encoders.DEFAULT
         try:
-            return load(self.encoder or default, device=self.device, dtype=self.dtype)
+            options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "aspect": self.aspect, "protocol": self.protocol}
+            return load(self.encoder or default, **options)
         except ValueError as error:
             if self.encoder is not None:
                 raise

@@ -70,8 +70,8 @@ def build_body(size: int, chart: Chart, dice: Dice) -> Body:
     fall = np.clip((y - APEX) / (BASE - APEX + breath), 0, 1)
     rise = 1 - fall
     wall = 0.30 + (width - 0.30) * (1 - rise**3.2) ** 0.55
-    lungs = tuple(_lung(x, y, mid, wall, fall, breath, centre, chart, side, dice) for side in (0, 1))
-    return Body(x, y, 2.0 / size, mid, wall, torso, lungs)
+    right, left = (_lung(x, y, mid, wall, fall, breath, centre, chart, side, dice) for side in (0, 1))
+    return Body(x, y, 2.0 / size, mid, wall, torso, (right, left))
 
 
 def bones(body: Body, chart: Chart, dice: Dice) -> np.ndarray:
