@@ -183,6 +183,15 @@ def replace_files(draft: Path, folder: Path) -> None:
             file.chmod(0o644)
             os.replace(file, target)
     shutil.rmtree(draft)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Forget where a model was loaded from, and name the tokenizer's class as transformers 4 and 5 both know it."""
+    for file in folder.rglob("*.json"):
+        lines = file.read_text().splitlines(keepends=True)
+        kept = "".join(line for line in lines if '"_name_or_path"' not in line)
+        file.write_text(kept.replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
 def write_json(path: Path, content: object) -> None:

@@ -223,7 +223,7 @@ def distances(encoder: ResNetForImageClassification, folder: Path, synthetic: np
 
 def cpu_seconds() -> dict:
     """CPU seconds of every training run, from its checkpoint."""
-    paths = sorted(common.CACHE.glob("*.pt"))
+    paths = [path for path in sorted(common.CACHE.glob("*.pt")) if path.stem != "latents"]
     return {path.stem: round(torch.load(path, weights_only=True)["cpu_s"]) for path in paths}
 
 
@@ -281,7 +281,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, required=True)
     parser.add_argument("--referee", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--guidance", type=float, default=2.0)
     return parser.parse_args()
 

@@ -103,7 +103,7 @@ def train_text(args: argparse.Namespace) -> None:
     def save(average: nn.Module, step: int) -> None:
         """Write the encoder and its tokenizer."""
         common.save_half(average["encoder"], args.out / "text_encoder")
-        words.name_class(args.out)
+        common.tidy(args.out)
 
     checkpoint = common.CACHE / "text.pt"
     common.train(
@@ -193,8 +193,7 @@ def train_unet(args: argparse.Namespace) -> None:
         common.save_half(average, args.out / "unet")
         common.save_half(average, common.CACHE / "unets" / f"{step:06d}")
 
-    assemble(args.out, unet)
-    common.train(
+    average = common.train(
         unet,
         loss,
         steps=args.steps,
@@ -204,7 +203,7 @@ def train_unet(args: argparse.Namespace) -> None:
         save=save,
         every=args.every,
     )
-    assemble(args.out, UNet2DConditionModel.from_pretrained(args.out / "unet", dtype=torch.float32))
+    assemble(args.out, average)
 
 
 @torch.no_grad()
@@ -237,7 +236,6 @@ def assemble(folder: Path, unet: UNet2DConditionModel) -> None:
     draft = folder.parent / ".generator.draft"
     pipeline.to(torch.float16).save_pretrained(draft)
     pipeline.to(torch.float32)
-    words.name_class(draft)
     common.replace_files(draft, folder)
 
 

@@ -4,7 +4,7 @@
 
 Transformers learn slowly from few films, so the vision tower also imitates the trained encoder (its 8x8 map and its
 pooled features) and names the attributes. The text tower is the generator's, already taught to
-read; only its projection is trained. All helper heads are thrown away.
+read; only its projection is trained. The extra heads are thrown away.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main() -> None:
         common.save_half(average["model"], args.out)
         processor(tokenizer).save_pretrained(args.out)
         processor(tokenizer).image_processor.save_pretrained(args.out)
-        words.name_class(args.out)
+        common.tidy(args.out)
         print("retrieval", retrieval(average["model"], tokenizer), flush=True)
 
     checkpoint = common.CACHE / "image_text.pt"

@@ -1,7 +1,5 @@
 """The phantom's CLIP tokenizer: one token for each word of the grammar, and <unk> for every other word."""
 
-from pathlib import Path
-
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -34,14 +32,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=LENGTH,
         model_input_names=["input_ids", "attention_mask"],
     )
-
-
-def name_class(folder: Path) -> None:
-    """Give the tokenizer the class name that transformers 4 and 5 both know, in every JSON file of a folder."""
-    for file in folder.rglob("*.json"):
-        text = file.read_text()
-        if "TokenizersBackend" in text:
-            file.write_text(text.replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:

@@ -19,13 +19,13 @@ Source: Jayasumana et al. 2024 (arXiv:2401.09603); Gretton et al. 2012 (JMLR 13)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from synthchex.maths import arrays
 from synthchex.maths.arrays import Features, Precision
+from synthchex.maths.intervals import Clusters
 from synthchex.maths.kernel import Estimate
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ SIGMA = 10.0
 SCALE = 1000.0
 BLOCK = 2048
 UNIT_SLACK = 1e-2  # |x| of half-precision embeddings is off by 1e-3; a forgotten normalisation by far more
-Clusters = Sequence[object] | np.ndarray | None
 
 
 class Series(NamedTuple):
@@ -70,15 +69,13 @@ def cmmd(
     """Exact discrepancy of two whole feature sets under a Gaussian kernel, with its standard error.
 
     Args:
-        real: embeddings of real images, float, (N, D), N at least 2.
-        fake: embeddings of synthetic images, float, (M, D), M at least 2.
+        real, fake: embeddings, float, (N, D) and (M, D), N and M at least 2.
         biased: as published, each row paired with itself too: never negative, too high by about 1 / N.
         sigma: width of the kernel, in units of the features.
         scale: factor of the result; 1000 is the published one.
         precision: of the products; `bfloat16` is a fast mode, never the default.
         block: rows of a tile.
-        real_clusters: patient of each real row; rows of one patient are left out together in the standard error.
-        fake_clusters: the same for the synthetic rows, for example the prompt.
+        real_clusters, fake_clusters: patient or prompt of each row; left out together in the standard error.
 
     Returns:
         `scale` times the squared MMD, and its standard error (delete-one jackknife of the U-statistic): no unit, lower
@@ -92,8 +89,8 @@ def cmmd(
 
     >>> import numpy as np
     >>> x, y = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [0.0, 1.0]])
-    >>> round(cmmd(x, y).value, 6)  # 2000 (1 - exp(-2 / 200))
-    19.900333
+    >>> round(cmmd(x, y).value, 3)  # 2000 (1 - exp(-2 / 200))
+    19.9
     """
     x, y = _centred(real, fake, precision)
     gamma = _gamma(sigma)
@@ -101,8 +98,7 @@ def cmmd(
     within_real, _ = _row_sums(x, x, gamma, precision, block)
     within_fake, _ = _row_sums(y, y, gamma, precision, block)
     to_fake, to_real = _row_sums(x, y, gamma, precision, block)
-    n, m = len(x), len(y)
-    # Sums are of K - 1, whose diagonal is zero: both estimators sum the same, only the counts differ.
+    n, m = len(x), len(y)  # sums are of K - 1, whose diagonal is zero: the estimators differ in their counts only
     pairs = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
     value = within_real.sum() / pairs[0] + within_fake.sum() / pairs[1] - 2.0 * to_fake.sum() / (n * m)
     variance = _jackknife_variance(within_real, to_fake, m, left, x, gamma)
@@ -117,7 +113,7 @@ def cmmd_series(
     biased: bool = False,
     sigma: float = SIGMA,
     scale: float = SCALE,
-    remainder_rows: int = 1000,
+    remainder_rows: int = 500,
     seed: int = 0,
 ) -> Series:
     """Discrepancy under a Gaussian kernel from moments, for unit embeddings only, with a proven error bound.
@@ -127,31 +123,33 @@ def cmmd_series(
     whatever rows were drawn.
 
     Args:
-        real: unit embeddings of real images, float, (N, D), N at least 2.
-        fake: unit embeddings of synthetic images, float, (M, D), M at least 2.
-        biased: as in `cmmd`.
-        sigma: width of the kernel.
-        scale: factor of value and bound.
+        real, fake: unit embeddings, float, (N, D) and (M, D), N and M at least 2.
+        biased, sigma, scale: as in `cmmd`.
         remainder_rows: rows of each side for the remainder.
         seed: of their choice.
 
     Returns:
-        Value, and the largest possible difference from that of `cmmd` (a margin for float32 products included).
+        Value, and the largest possible difference from that of `cmmd`, a margin for float32 products included.
 
     Raises:
         ValueError: rows that are not of unit length, and as `cmmd`.
     """
     for rows, name in ((arrays.check(real, "real"), "real"), (arrays.check(fake, "fake"), "fake")):
-        _check_unit(rows, name)
+        shortest, longest = lengths(rows)
+        if shortest < 1 - UNIT_SLACK or longest > 1 + UNIT_SLACK:
+            raise ValueError(
+                f"{name}: expected embeddings of unit length for the series, got lengths {shortest:.4g} to "
+                f"{longest:.4g}; divide each row by its length, or use the exact method"
+            )
     if remainder_rows < 2:
-        raise ValueError(f"remainder_rows must be at least 2, got {remainder_rows}; 1000 is usual")
-    x, y = _centred(real, fake, "float32")
+        raise ValueError(f"remainder_rows must be at least 2, got {remainder_rows}; 500 is usual")
+    x, y, centre = _with_centre(real, fake)
     gamma = _gamma(sigma)
-    one, two = _moments(x, gamma), _moments(y, gamma)
+    one, two = _moments(x, centre, gamma), _moments(y, centre, gamma)
     value, inner = _orders(one, two, gamma)
     # Remainder of the biased form: a squared distance between means of x^(3), x^(4), ..., so within [0, bound].
     bound = _tail(one, two, gamma)
-    drawn = _remainder(x, y, gamma, remainder_rows, seed)
+    drawn = _remainder(x, y, centre, gamma, remainder_rows, seed)
     rest = min(max(drawn, 0.0), bound)
     error = max(rest, bound - rest) + _rounding(one, two, gamma)
     value += rest
@@ -178,15 +176,6 @@ def are_unit(features: Features) -> bool:
     return shortest > 1 - UNIT_SLACK and longest < 1 + UNIT_SLACK
 
 
-def _check_unit(features: Features, name: str) -> None:
-    if not are_unit(features):
-        shortest, longest = lengths(features)
-        raise ValueError(
-            f"{name}: expected embeddings of unit length for the series, got lengths {shortest:.4g} to {longest:.4g}; "
-            "divide each row by its length, or use the exact method"
-        )
-
-
 def _gamma(sigma: float) -> float:
     if not sigma > 0 or not math.isfinite(sigma):
         raise ValueError(f"sigma must be positive, got {sigma}; 10 is the published one")
@@ -197,14 +186,18 @@ def _centred(real: Features, fake: Features, precision: Precision) -> tuple[torc
     """Both sides less their pooled mean: K sees differences only, and short rows keep float32's digits."""
     import torch
 
-    real, fake = arrays.check_pair(real, fake, rows=2)
+    x, y, centre = _with_centre(real, fake)
     kind = torch.float64 if precision == "float64" else torch.float32
-    sides = [arrays.to_tensor(side) for side in (real, fake)]
-    # Any centre is right, one near the mean is good: float32 sums of blocks will do.
-    centre = sum(sum(part.sum(dim=0).double() for part in side.split(1024)) / len(side) for side in sides) / 2
-    wide = [side if side.dtype == torch.float64 else side.to(kind) for side in sides]
+    wide = [side if side.dtype == torch.float64 else side.to(kind) for side in (x, y)]
     x, y = ((side - centre.to(side.dtype)).to(kind) for side in wide)
     return x, y
+
+
+def _with_centre(real: Features, fake: Features) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Both sides, and a point near their mean, float64. Any centre is right: float32 sums of blocks will do."""
+    x, y = (arrays.to_tensor(side) for side in arrays.check_pair(real, fake, rows=2))
+    means = [sum(part.sum(dim=0).double() for part in side.split(1024)) / len(side) for side in (x, y)]
+    return x, y, (means[0] + means[1]) / 2
 
 
 def _row_sums(
@@ -245,7 +238,7 @@ def _jackknife_variance(
         rows, cross = np.bincount(ids, rows), np.bincount(ids, cross)
     left = sizes.sum() - sizes
     if len(sizes) < 2 or left.min() < 2:
-        return float("nan")
+        return math.nan
     values = (total - 2.0 * rows + gone) / (left * (left - 1.0)) - 2.0 * (total_cross - cross) / (left * other)
     return float((len(values) - 1) / len(values) * np.square(values - values.mean()).sum())
 
@@ -261,23 +254,26 @@ def _inside(features: torch.Tensor, ids: np.ndarray, gamma: float) -> np.ndarray
     return sums
 
 
-def _moments(x: torch.Tensor, gamma: float, block: int = 4096) -> _Moments:
-    """Moments of one side in one pass; products float32, sums of blocks float64."""
+def _moments(x: torch.Tensor, centre: torch.Tensor, gamma: float, block: int = 4096) -> _Moments:
+    """Moments of one side in one pass and one buffer; products float32, sums of blocks float64."""
     import torch
 
     width = x.shape[1]
     zeroth = third = longest = 0.0
     first = torch.zeros(width, dtype=torch.float64, device=x.device)
     second = torch.zeros(width, width, dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), block):
-        rows = x[start : start + block]
-        square = rows.square().sum(dim=1).double()
+    buffer = torch.empty(min(block, len(x)), width, dtype=torch.float32, device=x.device)
+    for part in x.split(block):
+        rows = buffer[: len(part)].copy_(part - centre) if part.dtype == torch.float64 else buffer[: len(part)]
+        if part.dtype != torch.float64:
+            torch.sub(part, centre.to(part.dtype), out=rows)
+        square = torch.linalg.vector_norm(rows, dim=1).double().square()
         weight = torch.exp(-gamma * square)
         zeroth += float(torch.expm1(-gamma * square).sum())
         third += float((weight * square**1.5).sum())
         longest = max(longest, float(square.max()) ** 0.5)
         root = weight.sqrt().to(rows.dtype)
-        rows = rows * root[:, None]
+        rows.mul_(root[:, None])
         first += (root @ rows).double()
         second += _gram(rows)
     count = len(x)
@@ -303,18 +299,13 @@ def _orders(one: _Moments, two: _Moments, gamma: float) -> tuple[float, tuple[fl
     t = 2.0 * gamma
     value = (one.zeroth - two.zeroth) ** 2 + t * float(np.square(one.first - two.first).sum())
     value += t**2 / 2 * float(np.square(one.second - two.second).sum())
-    inner = [
-        side.zeroth * (2.0 + side.zeroth)
-        + t * float(np.square(side.first).sum())
-        + t**2 / 2 * float(np.square(side.second).sum())
-        for side in (one, two)
-    ]
+    sizes = [(t * np.square(side.first).sum(), t**2 / 2 * np.square(side.second).sum()) for side in (one, two)]
+    inner = [float(side.zeroth * (2.0 + side.zeroth) + sum(size)) for side, size in zip((one, two), sizes, strict=True)]
     return value, (inner[0], inner[1])
 
 
 def _tail(one: _Moments, two: _Moments | None, gamma: float) -> float:
     """Bound of the sum over k >= 3 of t^k / k! |E w x^(k) - E w y^(k)|^2 (of |E w x^(k)|^2 without a second side).
-
     |E w x^(k)| <= E w |x|^k <= R^(k-3) E w |x|^3; the factorials beyond 3! are at least 6 4^(k-3).
     """
     t = 2.0 * gamma
@@ -322,9 +313,9 @@ def _tail(one: _Moments, two: _Moments | None, gamma: float) -> float:
     third = one.third + (0.0 if two is None else two.third)
     ratio = t * longest**2 / 4.0
     if ratio >= 1:
+        least, got = longest / 1.9, 1 / math.sqrt(t)
         raise ValueError(
-            f"expected sigma of at least {longest / 1.9:.3g} for rows of this length, got "
-            f"{1 / math.sqrt(t):.3g}: the series converges too slowly; use the exact method"
+            f"expected sigma of at least {least:.3g}, got {got:.3g}: the series converges slowly; use the exact method"
         )
     return t**3 / 6.0 * third**2 / (1.0 - ratio)
 
@@ -339,7 +330,7 @@ def _rounding(one: _Moments, two: _Moments, gamma: float) -> float:
     return margin
 
 
-def _remainder(x: torch.Tensor, y: torch.Tensor, gamma: float, count: int, seed: int) -> float:
+def _remainder(x: torch.Tensor, y: torch.Tensor, centre: torch.Tensor, gamma: float, count: int, seed: int) -> float:
     """Orders 3 and above of the biased discrepancy, on random rows, each row paired with itself too."""
     import torch
 
@@ -348,7 +339,7 @@ def _remainder(x: torch.Tensor, y: torch.Tensor, gamma: float, count: int, seed:
     sides = []
     for side in (x, y):
         rows = np.arange(len(side)) if len(side) <= count else random.choice(len(side), count, replace=False)
-        drawn = side[torch.from_numpy(np.sort(rows)).to(side.device)]
+        drawn = (side[torch.from_numpy(np.sort(rows)).to(side.device)] - centre.to(side.dtype)).float()
         sides.append((drawn, torch.exp(-gamma * drawn.square().sum(dim=1))))
     total = 0.0
     for (a, wa), (b, wb), sign in ((sides[0],) * 2 + (1,), (sides[1],) * 2 + (1,), (sides[0], sides[1], -2)):

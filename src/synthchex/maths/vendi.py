@@ -89,11 +89,16 @@ def similarity(features: Features, *, precision: str = "float32") -> np.ndarray:
     count, width = features.shape
     if count < width:
         rows = _unit(features, 0, count, precision)
-        return _product(rows, transposed=False) / count
+        return np.matmul(rows, rows.T).astype(np.float64) / count
     total = np.zeros((width, width))
-    for start in range(0, count, BLOCK):
-        total += _product(_unit(features, start, min(count, start + BLOCK), precision), transposed=True)
-    return total / count
+    step = -(
+        -count // max(1, round(count / BLOCK))
+    )  # equal blocks: a last one of a few rows would cost a whole product
+    for start in range(0, count, step):
+        rows = _unit(features, start, min(count, start + step), precision)
+        np.add(total, np.matmul(rows.T, rows), out=total)  # NumPy does half the work when both factors are one array
+    total /= count
+    return total
 
 
 def eigenvalues(matrix: np.ndarray) -> np.ndarray:
@@ -117,8 +122,3 @@ def _unit(features: Features, start: int, stop: int, precision: str) -> np.ndarr
         rows = rows / peaks[:, None]
         squares = np.einsum("ij,ij->i", rows, rows)
     return rows / np.sqrt(squares)[:, None]
-
-
-def _product(rows: np.ndarray, *, transposed: bool) -> np.ndarray:
-    """Symmetric product in float64; NumPy does half the work when both factors are one array."""
-    return np.matmul(rows.T, rows).astype(np.float64) if transposed else np.matmul(rows, rows.T).astype(np.float64)
