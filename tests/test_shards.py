@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -59,12 +60,34 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert work(tmp_path, plan()) == 2
 
 
+WORKER = """
+import sys, time
+from pathlib import Path
+from datasets import Features, Value
+from synthchex.data import shards
+
+folder, rows, shard_rows, pause_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+plan = shards.Plan("count", "numbers", rows, shard_rows, {})
+features = Features({"id": Value("string"), "square": Value("int64")})
+made = 0
+for shard in shards.claim(folder, plan):
+    time.sleep(pause_s)
+    shards.write_shard(folder, plan, shard, [{"id": str(i), "square": i * i} for i in plan.span(shard)], features)
+    made += 1
+print(made)
+"""
+
+
+def worker(folder: Path, a_plan: shards.Plan, pause_s: float) -> subprocess.Popen[str]:
+    words = [str(folder), str(a_plan.rows), str(a_plan.shard_rows), str(pause_s)]
+    return subprocess.Popen([sys.executable, "-c", WORKER, *words], stdout=subprocess.PIPE, text=True)
+
+
 def test_two_processes_share_the_shards(tmp_path: Path) -> None:
     a_plan = plan(rows=24, shard_rows=1)
     shards.begin(tmp_path, a_plan)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        jobs = [pool.apply_async(work, (tmp_path, a_plan), {"pause_s": 0.02}) for _ in range(2)]
-        made = [job.get(timeout=60) for job in jobs]
+    workers = [worker(tmp_path, a_plan, 0.05) for _ in range(2)]
+    made = [int(process.communicate(timeout=120)[0]) for process in workers]
     assert sum(made) == 24
     assert len(shards.Rows(shards.parquet_files(tmp_path))) == 24
 
@@ -121,12 +144,14 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_a_shard_whose_maker_died_is_taken_over(tmp_path: Path) -> None:
     shards.begin(tmp_path, plan())
-    child = multiprocessing.get_context("spawn").Process(target=work, args=(tmp_path, plan()), kwargs={"pause_s": 30.0})
-    child.start()
+    child = worker(tmp_path, plan(), 60.0)
+    deadline = time.monotonic() + 60
     while not list((tmp_path / ".locks").iterdir()):
+        assert child.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     threading.Timer(0.5, child.kill).start()
     began = time.monotonic()
     assert work(tmp_path, plan()) == 4
     assert time.monotonic() - began >= 0.4, "the held shard must be waited for"
-    child.join()
+    child.communicate()
