@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
 from synthchex import phantom
+from synthchex.commands.job import CONFIGS, Job
 from synthchex.data import images, recipes
-from synthchex.job import CONFIGS, Job
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 STAGES = ["prompts", "generated", "judged", "kept", "loaded back"]

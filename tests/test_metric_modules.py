@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthchex import given, measure
+from synthchex import measure
 from synthchex.maths import moments
+from synthchex.measure import given
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.parent.name for path in (ROOT / "metrics").glob("*/*.py") if path.stem == path.parent.name)

@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import localhub
 
 import synthchex
-from synthchex import push_metrics, space
+from synthchex.commands import push_metrics
 from synthchex.maths import frechet
+from synthchex.measure import space
 
 CARD = "---\ntitle: Toy\nsdk: gradio\napp_file: app.py\ntags:\n- evaluate\n- metric\n---\n# Toy\n"
 METRIC = "fid"
@@ -49,7 +50,10 @@ def run(hub: localhub.Hub, *arguments: str, token: str | None = localhub.WRITER)
     environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
     environment |= {"HF_TOKEN": token} if token else {}
-    script = "import sys; from synthchex import options, push_metrics as p; sys.exit(options.run(p.main, sys.argv[1:]))"
+    script = (
+        "import sys; from synthchex import options; from synthchex.commands "
+        "import push_metrics as p; sys.exit(options.run(p.main, sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import synthchex
-from synthchex import solo
+from synthchex.measure import solo
 
 PROCESS = """
 import sys

@@ -5,11 +5,11 @@ import typing
 
 import numpy as np
 
-import synthchex.given as given
 import synthchex.maths.alignment as alignment
 import synthchex.maths.intervals as intervals
 import synthchex.measure as impl
-import synthchex.sides as sides
+import synthchex.measure.given as given
+import synthchex.measure.sides as sides
 
 DESCRIPTION = """Cosine between images and their prompts in one embedding space, with what makes it readable: the same
 under shuffled prompts, retrieval of the right prompt, the win rate over rival prompts, and the score of real pairs."""

@@ -6,7 +6,7 @@ import typing
 import synthchex.maths.cmmd as cmmd
 import synthchex.maths.intervals as intervals
 import synthchex.measure as impl
-import synthchex.sides as sides
+import synthchex.measure.sides as sides
 
 DESCRIPTION = """Squared maximum mean discrepancy of CLIP-like unit embeddings under a Gaussian kernel (sigma 10), times
 1000: lower is better. Assumes no Gaussian features; unbiased unless `biased=True`, which is the published form."""

@@ -9,7 +9,7 @@ import synthchex.maths.frechet as frechet
 import synthchex.maths.intervals as intervals
 import synthchex.maths.moments as moments
 import synthchex.measure as impl
-import synthchex.sides as sides
+import synthchex.measure.sides as sides
 
 DESCRIPTION = """Distance between the Gaussians that fit the features of synthetic and of real images: 0 or more, lower
 is better. Biased upwards by about c / N, so compare at equal counts or use `fid_infinity`."""

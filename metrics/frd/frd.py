@@ -13,8 +13,8 @@ import numpy as np
 
 import synthchex.maths.radiomics as radiomics
 import synthchex.measure as impl
+import synthchex.measure.sides as sides
 import synthchex.models.radiomics as extraction
-import synthchex.sides as sides
 
 DESCRIPTION = """Fréchet distance between radiomic features (texture, intensity, wavelets) of synthetic and real images,
 scaled by the real set, as a logarithm: lower is better. Both conventions are returned: log d and log d^2."""

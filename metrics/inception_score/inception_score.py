@@ -1,4 +1,6 @@
-"""Inception score of synthetic images; thin: sides and rows are synthchex.solo, maths synthchex.maths.inception."""
+"""Inception score of synthetic images; thin: sides and rows are synthchex.measure.solo, maths
+synthchex.maths.inception.
+"""
 
 import dataclasses
 import types
@@ -7,8 +9,8 @@ import typing
 import synthchex.maths.inception as inception
 import synthchex.maths.intervals as intervals
 import synthchex.measure as measure
-import synthchex.sides as sides
-import synthchex.solo as impl
+import synthchex.measure.sides as sides
+import synthchex.measure.solo as impl
 
 DESCRIPTION = """How sure an ImageNet classifier is of each image and how many classes it finds in all: 1 to the number
 of classes, higher is better. From `logits_unbiased` of the 2015 Inception, as published. Needs no references."""

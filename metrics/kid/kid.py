@@ -8,7 +8,7 @@ import numpy as np
 import synthchex.maths.intervals as intervals
 import synthchex.maths.kernel as kernel
 import synthchex.measure as impl
-import synthchex.sides as sides
+import synthchex.measure.sides as sides
 
 DESCRIPTION = """Squared maximum mean discrepancy of features under a polynomial kernel of degree 3, exact and unbiased:
 lower is better, about 0 for equal distributions, slightly negative values are right there."""

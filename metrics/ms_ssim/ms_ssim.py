@@ -1,4 +1,6 @@
-"""MS-SSIM within a set, as a sign of mode collapse; thin: sides are synthchex.solo, maths synthchex.maths.ssim."""
+"""MS-SSIM within a set, as a sign of mode collapse; thin: sides are synthchex.measure.solo, maths
+synthchex.maths.ssim.
+"""
 
 import dataclasses
 import types
@@ -9,8 +11,8 @@ import numpy as np
 import synthchex.maths.intervals as intervals
 import synthchex.maths.ssim as ssim
 import synthchex.measure as measure
-import synthchex.sides as sides
-import synthchex.solo as impl
+import synthchex.measure.sides as sides
+import synthchex.measure.solo as impl
 
 DESCRIPTION = """Mean multi-scale structural similarity of pairs of images within the set, a label or a prompt: 0 to 1,
 higher means that images repeat (mode collapse). Of grey pixels, no encoder; real images are scored beside it."""

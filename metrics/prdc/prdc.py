@@ -6,7 +6,7 @@ import typing
 import synthchex.maths.intervals as intervals
 import synthchex.maths.neighbors as neighbors
 import synthchex.measure as impl
-import synthchex.sides as sides
+import synthchex.measure.sides as sides
 
 DESCRIPTION = """How synthetic and real features overlap, by balls to the k-th nearest neighbour. Precision and density
 ask whether synthetic images are plausible, recall and coverage whether the real ones are all there. Higher is

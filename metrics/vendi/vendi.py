@@ -1,4 +1,4 @@
-"""Vendi score of synthetic images; thin: sides and rows are synthchex.solo, maths synthchex.maths.vendi."""
+"""Vendi score of synthetic images; thin: sides and rows are synthchex.measure.solo, maths synthchex.maths.vendi."""
 
 import math
 import types
@@ -8,8 +8,8 @@ import numpy as np
 
 import synthchex.maths.vendi as vendi
 import synthchex.measure as measure
-import synthchex.sides as sides
-import synthchex.solo as impl
+import synthchex.measure.sides as sides
+import synthchex.measure.solo as impl
 
 DESCRIPTION = """Diversity of a set of images: the effective number of different ones, from the eigenvalues of their
 cosine similarities. 1 to min(N, D), higher is more diverse. Needs no references; real images are scored beside it."""

@@ -9,32 +9,24 @@ from importlib import import_module
 
 import synthchex
 from synthchex import options
-from synthchex.launch import LAUNCHED
+from synthchex.commands.launch import LAUNCHED
 
 # command: (module, or room/script; group; what it does)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "demo": ("synthchex.job", "start here", "run the whole job on the embedded phantom domain, and open the report"),
-    "doctor": ("synthchex.doctor", "start here", "what this machine has, what works, what to install for the rest"),
-    "run": ("synthchex.job", "whole job", "run the whole job from a YAML: prompts to report"),
+    "demo": ("synthchex.commands.job", "start here", "the whole job on the embedded phantom domain"),
+    "doctor": ("synthchex.commands.doctor", "start here", "what works on this machine, what to install for the rest"),
+    "run": ("synthchex.commands.job", "whole job", "prompts to report, from a YAML"),
     "generate": (LAUNCHED["generate"], "stages", "films from a table of prompts"),
-    "filter": (
-        LAUNCHED["filter"],
-        "stages",
-        "a verdict for every film; Low Quality and Not Relevant are marked to be dropped",
-    ),
-    "build": ("datasets_scripts/build.py", "stages", "kept films as a SynthCheX-style dataset that load_dataset reads"),
+    "filter": (LAUNCHED["filter"], "stages", "a verdict for every film, with scores and the reason for dropping"),
+    "build": ("datasets_scripts/build.py", "stages", "kept films as a dataset that load_dataset reads"),
     "evaluate": (
-        "synthchex.evaluation",
+        "synthchex.commands.evaluation",
         "stages",
-        "score any synthetic set against any real one, overall and per label",
+        "any synthetic set against any real one, overall and per label",
     ),
-    "push-metrics": ("synthchex.push_metrics", "publish", "the metric modules as Spaces, for evaluate.load() anywhere"),
+    "push-metrics": ("synthchex.commands.push_metrics", "publish", "the metric modules as Spaces of a Hub namespace"),
     "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),
-    "launch": (
-        "synthchex.launch",
-        "many processes",
-        "run generate or filter in several processes, on GPUs or CPU cores",
-    ),
+    "launch": ("synthchex.commands.launch", "many processes", "generate or filter on several GPUs or CPU cores"),
 }
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from synthchex import sides
 from synthchex.data.records import LABELS
-from synthchex.measure import ENCODING, Groups, Measure, Options, parse_groups, replaced, too_few
+from synthchex.measure import ENCODING, Groups, Measure, Options, parse_groups, replaced, sides, too_few
 
 Two = tuple[Any, Any]
 

@@ -14,10 +14,10 @@ from typing import Any
 import evaluate
 import numpy as np
 
-from synthchex import given, sides
 from synthchex.data.records import LABELS
 from synthchex.maths.intervals import Interval
-from synthchex.sides import Side
+from synthchex.measure import given, sides
+from synthchex.measure.sides import Side
 
 Groups = dict[str, tuple[np.ndarray, np.ndarray]]
 ENCODING = ("encoder", "batch_size", "device", "dtype", "aspect", "protocol")

@@ -18,10 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import synthchex
 from synthchex.data import images, recipes, shards, sources
 from synthchex.options import Parser
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(synthchex.__file__).parent / "configs"
 PHANTOM = "phantom:"
 
 
@@ -195,7 +196,7 @@ def score(
     job: Job, folder: Path, stages: list[dict[str, Any]], verdicts: dict[str, Any], *, quiet: bool
 ) -> tuple[dict[str, Any], Path]:
     """Scores and report of the dataset against the real films."""
-    from synthchex.evaluation import write
+    from synthchex.commands.evaluation import write
     from synthchex.scores import Request
 
     real = str(folder / "real") if job.real.startswith(PHANTOM) else job.real

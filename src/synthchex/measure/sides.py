@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from synthchex.given import ACCEPTED, Given
 from synthchex.maths import arrays
 from synthchex.maths.moments import Moments, merge
+from synthchex.measure.given import ACCEPTED, Given
 
 UNNAMED = "unnamed"
 READ_AHEAD = 256  # films decoded before a forward pass
@@ -106,7 +106,12 @@ class Encoding:
         load = encoders.load_image_text if self.image_text else encoders.load_encoder
         default = encoders.DEFAULT_IMAGE_TEXT if self.image_text else encoders.DEFAULT
         try:
-            options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "aspect": self.aspect, "protocol": self.protocol}
+            options: dict[str, Any] = {
+                "device": self.device,
+                "dtype": self.dtype,
+                "aspect": self.aspect,
+                "protocol": self.protocol,
+            }
             return load(self.encoder or default, **options)
         except ValueError as error:
             if self.encoder is not None:

@@ -4,8 +4,8 @@
     synthchex push-metrics --namespace my-org --private
 
 Each folder of the room becomes one Gradio Space: its files as they are, plus `requirements.txt`, which pins this
-version of synthchex, plus `app.py`, three lines around `synthchex.space`. Nothing is uploaded before the token, the
-namespace and every card have been looked at; what has not changed is not committed again.
+version of synthchex, plus `app.py`, three lines around `synthchex.measure.space`. Nothing is uploaded before the token,
+the namespace and every card have been looked at; what has not changed is not committed again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from synthchex.options import Parser
 
 PAGE = '''"""The page of this Space: upload two files of features, or images, and read {{ metric }}."""
 
-from synthchex import space
+from synthchex.measure import space
 
 space.interface("{{ metric }}").launch()
 '''
