@@ -34,7 +34,7 @@ $(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
 
 # Retrains the embedded phantom models from nothing, with fixed seeds: about two hours of one CPU core.
 embedded: $(STAMP)
-	$(BIN)/python embedded/train_all.py
+	PYTHON=$(BIN)/python bash embedded/train_all.sh
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -220,3 +220,14 @@ def test_every_judge_that_ships_is_complete(path: Path) -> None:
     assert found.judge == "fixed" or (found.model and found.source)
     if found.judge == "vlm":
         assert "{prompt}" in judges.read_rubric(found.rubric, room("filtering") / "prompts")
+
+
+def test_the_phantom_configs_are_what_was_measured() -> None:
+    assets = encoders.ASSETS / "phantom"
+    figures = json.loads((assets / "figures.json").read_text())
+    recipe_used = recipes.read(room("generation") / "configs" / "phantom.yaml", samplers.Recipe)
+    assert recipe_used.steps == figures["generator"]["sampling"]["steps"]
+    assert recipe_used.guidance_scale == figures["generator"]["sampling"]["guidance_scale"]
+    judge = recipes.read(room("filtering") / "configs" / "phantom.yaml", judges.JudgeRecipe)
+    measured = json.loads((assets / "judge" / "judge.json").read_text())
+    assert judge.agreement == measured["label_agreement_threshold"]

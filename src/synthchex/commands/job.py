@@ -20,6 +20,7 @@ from typing import Any
 
 import synthchex
 from synthchex.data import images, recipes, shards, sources
+from synthchex.models.judges import JudgeRecipe
 from synthchex.options import Parser
 
 CONFIGS = Path(synthchex.__file__).parent / "configs"
@@ -118,7 +119,8 @@ def make_dataset(job: Job, folder: Path, *, quiet: bool) -> tuple[list[dict[str,
     rows = load_back(folder / "dataset", folder / ".cache")
     stages.append({"name": "loaded back", "rows": rows, "seconds": round(time.monotonic() - began, 1)})
     verdicts = {key: found["judged"][key] for key in ("quality", "drop_reasons")}
-    return stages, {"judge": job.judge, **verdicts}
+    judge = judge_recipe(job)
+    return stages, {"judge": judge.name, "calibration": judge.calibration, **verdicts}
 
 
 def commands(job: Job, folder: Path, prompts: str) -> dict[str, list[str]]:
@@ -129,7 +131,13 @@ def commands(job: Job, folder: Path, prompts: str) -> dict[str, list[str]]:
     generate += ["--images-per-prompt", str(job.images_per_prompt), "--batch-size", str(job.batch_size)]
     judge = ["filter", "--images", films, "--judge", job.judge, "--keep", job.keep, "--out", judged]
     build = ["build", "--images", judged, "--out", dataset, "--title", job.title, "--domain", job.domain]
+    build += ["--calibration", judge_recipe(job).calibration]
     return {"generated": [*launch, *generate], "judged": [*launch, *judge], "kept": build}
+
+
+def judge_recipe(job: Job) -> JudgeRecipe:
+    """The judge as its YAML says."""
+    return recipes.read(recipes.find(job.judge, synthchex.room("filtering") / "configs"), JudgeRecipe)
 
 
 def prepare(job: Job, folder: Path, quiet: bool) -> str:
@@ -177,8 +185,9 @@ def load_back(dataset: Path, cache: Path) -> int:
     Raises:
         RuntimeError: rows, columns or pixels differ.
     """
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    disable_progress_bars()
     loaded = load_dataset(str(dataset), split="train", cache_dir=str(cache))
     rows = shards.Rows(shards.parquet_files(dataset))
     if loaded.column_names[:4] != ["image", "filename", "prompt", "labels_dict"] or len(loaded) != len(rows):

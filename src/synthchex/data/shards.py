@@ -142,6 +142,7 @@ def fill(
         for shard in claim(folder, plan):
             write_shard(folder, plan, shard, rows(plan.span(shard)), features)
             progress.advance(finished_rows(folder, plan))
+        progress.advance(plan.rows)
 
 
 @contextmanager
