@@ -65,7 +65,7 @@ def test_importing_is_light(code: str) -> None:
         f"import sys, time; t = time.perf_counter(); {code}; s = time.perf_counter() "
         f"- t; print([m for m in {HEAVY} if m in sys.modules], s)"
     )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    heavy, seconds = done.stdout.strip().splitlines()[-1].rsplit(" ", 1)
-    assert heavy == "[]"
-    assert float(seconds) < 0.5
+    runs = [subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True) for _ in range(3)]
+    said = [run.stdout.strip().splitlines()[-1].rsplit(" ", 1) for run in runs]
+    assert [heavy for heavy, _ in said] == ["[]"] * 3
+    assert min(float(seconds) for _, seconds in said) < 0.5
