@@ -128,7 +128,7 @@ def test_an_aspect_is_one_antialiased_resize_to_the_input(dino: Path, aspect: st
     encoder = encoders.load_encoder(str(dino), aspect=aspect)
     film = np.zeros((200, 400), np.uint8)
     film[:, 150:250] = 255
-    ready = encoders.prepare(encoder.processor, [film], encoder.model, grey=False, view=encoder.view)["pixel_values"]
+    ready = encoder.prepare([film])
     assert ready.shape == (1, 3, 56, 56)
     shown = (ready[0, 0].numpy() * 0.26 + 0.53) > 0.5
     # The bar is a quarter of the width, so 14 columns; a crop keeps half the width and shows it twice as wide.
@@ -225,7 +225,7 @@ def test_siglip_reads_its_padding(tmp_path: Path, wide: list[np.ndarray]) -> Non
     encoder, model = encoders.load_image_text(str(folder)), SiglipModel.from_pretrained(folder).eval()
     with torch.inference_mode():
         output = model.get_text_features(input_ids=torch.tensor([[3, 4, 1, 1, 1, 1, 1, 1]]))
-        images = model.get_image_features(**encoder._inputs(wide))
+        images = model.get_image_features(pixel_values=encoder.prepare(wide))
     vectors = [found if isinstance(found, torch.Tensor) else found.pooler_output for found in (output, images)]
     close(encoder.encode_texts(["a b"]), nn.functional.normalize(vectors[0]), 1e-5)
     close(encoder.encode_images(wide), nn.functional.normalize(vectors[1]), 1e-5)

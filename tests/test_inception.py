@@ -220,7 +220,7 @@ def test_the_clean_resize_is_antialiased_and_another_key(weights: Path, films: l
 
 def test_the_benchmark_protocol_leaves_nothing_to_the_legacy_resize(weights: Path, films: list[np.ndarray]) -> None:
     encoder = encoders.load_encoder(f"inception:{weights}", protocol="chexgenbench")
-    ready = encoders.prepare(encoder.processor, films, encoder.model, grey=False, view=encoder.view)["pixel_values"]
+    ready = encoder.prepare(films)
     for film, found in zip(films, ready, strict=True):
         squashed = np.asarray(Image.fromarray(film).convert("RGB").resize((299, 299), Image.Resampling.BILINEAR))
         expected = (squashed.transpose(2, 0, 1).astype(np.float32) - 128) / 128

@@ -108,21 +108,24 @@ def finished_rows(folder: Path, plan: Plan) -> int:
 
 
 def claim(folder: Path, plan: Plan) -> Iterator[int]:
-    """Shards that nobody has finished, one at a time, until all are; each is held until the next is asked for.
+    """Shards that nobody has finished, one at a time, until all are; see `claim_paths`."""
+    return claim_paths([shard_path(folder, shard, plan.shards) for shard in range(plan.shards)], folder / ".locks")
 
-    While the last ones are being made elsewhere this waits, and takes over those of a process that died.
+
+def claim_paths(paths: Sequence[Path], locks: Path | None = None) -> Iterator[int]:
+    """Numbers of the files that are not there yet, one at a time, until all are; each is held until the next is asked
+    for. While the last ones are being made elsewhere this waits, and takes over those of a process that died.
     """
     elsewhere = True
     while elsewhere:
         elsewhere = False
-        for shard in range(plan.shards):
-            path = shard_path(folder, shard, plan.shards)
+        for number, path in enumerate(paths):
             if path.exists():
                 continue
-            with _lock(folder / ".locks" / f"{shard:05d}") as held:
+            with _lock((locks or path.parent) / f"{number:05d}") as held:
                 # Another process may have finished it between the two looks.
                 if held and not path.exists():
-                    yield shard
+                    yield number
                 elsewhere |= not held
         if elsewhere:
             time.sleep(WAIT_S)

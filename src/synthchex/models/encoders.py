@@ -24,6 +24,8 @@ from synthchex.models.known import ASSETS, DEFAULT, DEFAULT_IMAGE_TEXT, ENCODERS
 from synthchex.models.views import ASPECTS, PROTOCOLS, View
 
 if TYPE_CHECKING:
+    import torch
+
     from synthchex.models.networks import Loaded
 
 __all__ = [
@@ -120,16 +122,21 @@ class Encoder:
 
     def encode(self, pixels: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
         """Features of uint8 films, float32 (N, width)."""
-        return _stack([self._forward(batch) for batch in _batches(pixels, batch_size)])
+        return _stack([self.forward(self.prepare(batch)) for batch in _batches(pixels, batch_size)])
 
-    def _forward(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+    def prepare(self, batch: Sequence[np.ndarray]) -> torch.Tensor:
+        """Network input of uint8 films, float32 on the CPU; may run in a thread beside `forward`."""
+        return prepare(self.processor, batch, grey=self.grey, view=self.view)
+
+    def forward(self, inputs: torch.Tensor) -> np.ndarray:
+        """Features of prepared films, float32 (N, width)."""
         import torch
 
         with torch.inference_mode():
-            return _readout(self.model(**self._inputs(batch)), self.name)
+            return _readout(self.model(pixel_values=self._moved(inputs)), self.name)
 
-    def _inputs(self, batch: Sequence[np.ndarray]) -> dict[str, Any]:
-        return prepare(self.processor, batch, self.model, grey=self.grey, view=self.view)
+    def _moved(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.to(self.model.device, self.model.dtype)
 
 
 class InceptionEncoder(Encoder):
@@ -157,11 +164,12 @@ class ImageTextEncoder(Encoder):
         config = getattr(model.config, "text_config", model.config)
         self.max_tokens = int(min(config.max_position_embeddings, tokenizer.model_max_length))
 
-    def _forward(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+    def forward(self, inputs: torch.Tensor) -> np.ndarray:
+        """Unit vectors of prepared films, float32 (N, width)."""
         import torch
 
         with torch.inference_mode():
-            return _unit(self.model.get_image_features(**self._inputs(batch)))
+            return _unit(self.model.get_image_features(pixel_values=self._moved(inputs)))
 
     def encode_images(self, pixels: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
         """Unit vectors of films, float32 (N, width)."""
@@ -194,14 +202,14 @@ class ImageTextEncoder(Encoder):
         )
 
 
-def prepare(processor: Any, batch: Sequence[np.ndarray], model: Any, *, grey: bool, view: View = OWN) -> dict[str, Any]:
+def prepare(processor: Any, batch: Sequence[np.ndarray], *, grey: bool, view: View = OWN) -> torch.Tensor:
     """Network input from uint8 films, by the network's own processor and its antialiased resize, after `view`."""
     from PIL import Image
 
     pictures = [Image.fromarray(films.to_grey(film) if grey else films.to_rgb(film)) for film in batch]
     viewed = [view.picture(picture, processor) for picture in pictures]
-    pixel_values = processor(images=viewed, return_tensors="pt", **view.switches(processor))["pixel_values"]
-    return {"pixel_values": pixel_values.to(model.device, model.dtype)}
+    pixels: torch.Tensor = processor(images=viewed, return_tensors="pt", **view.switches(processor))["pixel_values"]
+    return pixels
 
 
 def vision_channels(config: Any) -> int:

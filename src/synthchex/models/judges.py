@@ -246,7 +246,8 @@ class _Classifier:
         import torch
 
         with torch.inference_mode():
-            output = self.model(**encoders.prepare(self.processor, films, self.model, grey=self.grey))
+            inputs = encoders.prepare(self.processor, films, grey=self.grey)
+            output = self.model(pixel_values=inputs.to(self.model.device, self.model.dtype))
         return np.asarray(output.logits.float().cpu().numpy())
 
 

@@ -2,26 +2,33 @@
 
 `<store>/<encoder key>/block-<hash>.safetensors` holds the content hashes and features of some films. A changed film has
 another hash, a changed encoder or preprocessing another key, so neither is ever served from here. Blocks are written
-whole.
+whole: what a killed run finished is there for the next one.
+
+Films are decoded and prepared by threads while the network works on the batch before them, a few batches ahead. The
+features of a set come back as a file mapped into memory, so a million films need no more memory than a thousand.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from synthchex.data import images as films
-from synthchex.data import shards
+from synthchex.data import records, shards
 from synthchex.data.sources import ImageSet
-from synthchex.models.encoders import Encoder
 from synthchex.options import Progress
 
-BLOCK = 512
+SPAN = 512  # films per block
+IN_MEMORY = 2**27  # bytes of features that need no file
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,77 @@ class Encoded:
     computed: int
 
 
+class Looked(NamedTuple):
+    """A film after the threads: its content hash, or why there is none; input for the encoders that do not know it."""
+
+    digest: str
+    reason: str | None
+    notes: tuple[str, ...]
+    inputs: dict[int, Any]
+
+
+class Kept:
+    """Features of one encoder by content hash: on disk where there is a store, else in memory."""
+
+    def __init__(self, store: Path | None, key: str) -> None:
+        self.folder = None if store is None else store / key
+        self.places: dict[bytes, tuple[int, int]] = {}
+        self.blocks: list[Path | np.ndarray] = []
+        self.seen: set[Path] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in blocks that other processes have written since."""
+        for path in sorted(self.folder.glob("block-*.safetensors")) if self.folder is not None else []:
+            if path not in self.seen:
+                self._index(path, _tensor(path, "hashes"))
+
+    def __contains__(self, digest: str) -> bool:
+        return bytes.fromhex(digest) in self.places
+
+    def add(self, digests: Sequence[str], features: np.ndarray) -> None:
+        """Keep the features of some films; on disk as one block, whole."""
+        hashes = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(len(digests), -1)
+        if self.folder is None:
+            self._index(features, hashes)
+            return
+        from safetensors.numpy import save
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(hashes.tobytes()).hexdigest()[:16]
+        path = self.folder / f"block-{name}.safetensors"
+        shards.write_whole(path, save({"hashes": hashes, "features": np.ascontiguousarray(features)}))
+        self._index(path, hashes)
+
+    def gather(self, digests: Sequence[str]) -> np.ndarray:
+        """Features in the order of the hashes, (M, width) float32; mapped from a nameless file when they are many."""
+        places = np.array([self.places[bytes.fromhex(digest)] for digest in digests])
+        width = self._read(int(places[0, 0])).shape[1]
+        out = _room((len(digests), width), self.folder)
+        order = np.argsort(places[:, 0], kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(places[order, 0])) + 1):
+            out[rows] = self._read(int(places[rows[0], 0]))[places[rows, 1]]
+        return out
+
+    def _index(self, block: Path | np.ndarray, hashes: np.ndarray) -> None:
+        self.places |= {row.tobytes(): (len(self.blocks), number) for number, row in enumerate(hashes)}
+        self.blocks.append(block)
+        if isinstance(block, Path):
+            self.seen.add(block)
+
+    def _read(self, number: int) -> np.ndarray:
+        block = self.blocks[number]
+        return block if isinstance(block, np.ndarray) else _tensor(block, "features")
+
+
 def encode(
-    images: ImageSet, encoders: Sequence[Encoder], store: Path | None, *, batch_size: int = 32, quiet: bool = False
+    images: ImageSet,
+    encoders: Sequence[Any],
+    store: Path | None,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 2,
+    quiet: bool = False,
 ) -> Encoded:
     """Features of a set by every encoder, from the store where it has them.
 
@@ -46,64 +122,138 @@ def encode(
         encoders: one or more; each film that is new to any of them is decoded once.
         store: folder to keep features in; None keeps nothing.
         batch_size: films per forward pass.
+        num_workers: threads that decode and prepare films.
 
     Raises:
         ValueError: not one film can be read; the message counts the reasons.
     """
-    known = [_read_store(store, encoder.key) for encoder in encoders]
+    kept = [Kept(store, encoder.key) for encoder in encoders]
     hashes, skipped, notes, computed = [""] * len(images), Counter[str](), Counter[str](), 0
     with Progress(f"encode {Path(images.source).name}", len(images), quiet=quiet, unit="films") as progress:
-        for start in range(0, len(images), BLOCK):
-            span = range(start, min(start + BLOCK, len(images)))
-            fresh: dict[str, np.ndarray] = {}
-            for index in span:
-                try:
-                    source = images.fetch(index)
-                    hashes[index] = films.content_hash(source)
-                    if hashes[index] not in fresh and any(hashes[index] not in have for have in known):
-                        film = films.read(source)
-                        fresh[hashes[index]] = film.pixels
-                        notes.update(film.notes)
-                except films.UnreadableImage as error:
-                    hashes[index] = ""
-                    skipped[error.reason] += 1
-            for encoder, have in zip(encoders, known, strict=True):
-                new = {digest: pixels for digest, pixels in fresh.items() if digest not in have}
-                if new:
-                    features = encoder.encode(list(new.values()), batch_size=batch_size)
-                    have.update(zip(new, features, strict=True))
-                    _write_block(store, encoder.key, list(new), features)
-            computed += len(fresh)
+        spans = [range(start, min(start + SPAN, len(images))) for start in range(0, len(images), SPAN)]
+        for span, looked, made in _spans(images, encoders, kept, spans, batch_size, num_workers):
+            for index, one in zip(span, looked, strict=True):
+                hashes[index] = one.digest
+                notes.update(one.notes)
+                skipped.update([one.reason] if one.reason else [])
+            computed += made
             progress.advance(span.stop)
-    kept = np.array([index for index, digest in enumerate(hashes) if digest], np.int64)
-    if not len(kept):
+    rows = np.array([index for index, digest in enumerate(hashes) if digest], np.int64)
+    if not len(rows):
         raise ValueError(
             f"expected readable films in {images.source}, got none of "
             f"{len(images)}: {dict(skipped)}; see the paths and formats"
         )
-    arrays = [np.stack([have[hashes[index]] for index in kept]) for have in known]
-    return Encoded(arrays, kept, [hashes[index] for index in kept], dict(skipped), dict(notes), computed)
+    readable = [hashes[index] for index in rows]
+    features = [have.gather(readable) for have in kept]
+    return Encoded(features, rows, readable, dict(skipped), dict(notes), computed)
 
 
-def _read_store(store: Path | None, key: str) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
+def share(images: ImageSet, encoders: Sequence[Any], store: Path, *, batch_size: int, num_workers: int = 2) -> None:
+    """One process's part of encoding a set into the store, beside others; returns when all of it is there.
 
-    have: dict[str, np.ndarray] = {}
-    for path in sorted((store / key).glob("block-*.safetensors")) if store is not None else []:
-        block = load_file(path)
-        have.update(zip((row.tobytes().hex() for row in block["hashes"]), block["features"], strict=True))
-    return have
-
-
-def _write_block(store: Path | None, key: str, hashes: list[str], features: np.ndarray) -> None:
-    if store is None:
-        return
-    from safetensors.numpy import save
-
-    folder = store / key
+    Spans of films are claimed one at a time, so a slow or dead process costs its span, and a span holds the same
+    batches whoever makes it. `encode` afterwards finds everything in the store.
+    """
+    keys = [encoder.key for encoder in encoders]
+    folder = store / "shared" / records.fingerprint([images.fingerprint(), keys, batch_size])
+    kept = [Kept(store, key) for key in keys]
+    spans = [range(start, min(start + SPAN, len(images))) for start in range(0, len(images), SPAN)]
+    done = [folder / f"{span.start:08d}.done" for span in spans]
     folder.mkdir(parents=True, exist_ok=True)
-    rows = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
-    name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-    shards.write_whole(
-        folder / f"block-{name}.safetensors", save({"hashes": rows, "features": np.ascontiguousarray(features)})
-    )
+    for number in shards.claim_paths(done):
+        for have in kept:
+            have.refresh()
+        for _ in _spans(images, encoders, kept, [spans[number]], batch_size, num_workers):
+            pass
+        shards.write_whole(done[number], b"")
+
+
+def _spans(
+    images: ImageSet,
+    encoders: Sequence[Any],
+    kept: Sequence[Kept],
+    spans: Sequence[range],
+    batch_size: int,
+    num_workers: int,
+) -> Iterator[tuple[range, list[Looked], int]]:
+    """Encode span after span; each comes with what was seen of its films and how many went through a network."""
+    starts = [(start, span.stop) for span in spans for start in range(span.start, span.stop, batch_size)]
+    chunks = [range(start, min(start + batch_size, stop)) for start, stop in starts]
+    lock = threading.Lock()
+    look = lambda index: _look(images, index, encoders, kept, lock)  # noqa: E731
+    with ThreadPoolExecutor(num_workers) as pool:
+        batches = _ahead(pool, look, chunks)
+        for span in spans:
+            looked: list[Looked] = []
+            fresh: list[dict[str, np.ndarray]] = [{} for _ in encoders]
+            for _ in range(span.start, span.stop, batch_size):
+                batch = next(batches)
+                for number, encoder in enumerate(encoders):
+                    fresh[number] |= _forward(encoder, number, batch, fresh[number], batch_size)
+                looked += [one._replace(inputs={}) for one in batch]
+            for have, new in zip(kept, fresh, strict=True):
+                if new:
+                    have.add(list(new), np.stack(list(new.values())))
+            yield span, looked, len(set().union(*fresh))
+
+
+def _ahead(pool: ThreadPoolExecutor, look: Callable[[int], Looked], chunks: Sequence[range]) -> Iterator[list[Looked]]:
+    """Chunks in order, the next one already in the threads while this one is used."""
+    waiting: list[list[Future[Looked]]] = []
+    for chunk in chunks:
+        waiting.append([pool.submit(look, index) for index in chunk])
+        if len(waiting) > 1:
+            yield [future.result() for future in waiting.pop(0)]
+    for futures in waiting:
+        yield [future.result() for future in futures]
+
+
+def _look(images: ImageSet, index: int, encoders: Sequence[Any], kept: Sequence[Kept], lock: threading.Lock) -> Looked:
+    """Hash a film, and prepare it for the encoders that have not seen it."""
+    try:
+        with lock:  # tables are read by one thread at a time
+            source = images.fetch(index)
+        digest = films.content_hash(source)
+        new = [number for number, have in enumerate(kept) if digest not in have]
+        if not new:
+            return Looked(digest, None, (), {})
+        film = films.read(source)
+    except films.UnreadableImage as error:
+        return Looked("", error.reason, (), {})
+    return Looked(digest, None, film.notes, {number: _prepared(encoders[number], film.pixels) for number in new})
+
+
+def _prepared(encoder: Any, pixels: np.ndarray) -> Any:
+    return encoder.prepare([pixels]) if hasattr(encoder, "prepare") else pixels
+
+
+def _forward(
+    encoder: Any, number: int, batch: Sequence[Looked], done: dict[str, np.ndarray], batch_size: int
+) -> dict[str, np.ndarray]:
+    """Features of the films of a batch that are new to an encoder, each content once."""
+    inputs = {one.digest: one.inputs[number] for one in batch if number in one.inputs and one.digest not in done}
+    if not inputs:
+        return {}
+    if hasattr(encoder, "prepare"):
+        import torch
+
+        rows = encoder.forward(torch.cat(list(inputs.values())))
+    else:
+        rows = encoder.encode(list(inputs.values()), batch_size=batch_size)
+    return dict(zip(inputs, np.asarray(rows, np.float32), strict=True))
+
+
+def _room(shape: tuple[int, int], folder: Path | None) -> np.ndarray:
+    """A float32 array to fill: in memory when small, else in a file that vanishes with it."""
+    if folder is None or 4 * shape[0] * shape[1] <= IN_MEMORY:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def _tensor(path: Path, name: str) -> np.ndarray:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as block:
+        return np.asarray(block.get_tensor(name))
