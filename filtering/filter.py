@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(options.batch_size, options.threads) < 1:
         raise ValueError("--batch-size and --threads must be at least 1")
     recipe = recipes.read(recipes.find(options.judge, synthchex.room("filtering") / "configs"), judges.JudgeRecipe)
-    films = sources.open_images(options.images)
+    films = sources.open_images(options.images, missing="count")
     if films.prompts is None:
         raise ValueError(
             f"{options.images} has no prompts: a judge must see what "

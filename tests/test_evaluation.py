@@ -12,7 +12,9 @@ import pytest
 
 from synthchex import phantom
 from synthchex.data import images, records, sources
-from synthchex.scores import Request, Scored, label_groups, score, split_real
+from synthchex.models import encoders, store
+from synthchex.scores import Request, Scored, label_groups, score
+from synthchex.scores.sets import halves
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -29,21 +31,50 @@ def as_set(made: phantom.Phantoms, name: str, patients: list[str] | None = None)
 def scored() -> Scored:
     """120 phantoms against 240 others, with labels and prompts."""
     real, synthetic = phantom.make(240, seed=1), phantom.make(120, seed=2)
-    request = Request(encoder="phantom", image_text="phantom", domain="phantom", min_rows=20)
+    request = Request(
+        encoders=("phantom",),
+        image_text="phantom",
+        classifiers=("phantom",),
+        domain="phantom",
+        min_rows=20,
+        permutations=99,
+    )
     return score(as_set(real, "real"), as_set(synthetic, "synthetic"), request, None, quiet=True)
 
 
 def test_every_metric_stands_beside_its_floor(scored: Scored) -> None:
     rows = {row["metric"]: row for row in scored.results["overall"]}
     assert list(rows)[:6] == ["fid", "kid", "precision", "recall", "density", "coverage"]
+    assert {"vendi", "cmmd", "ms_ssim", "alignment"} <= set(rows)
     assert rows["alignment"]["value"] == pytest.approx(rows["alignment"]["floor"], abs=0.1)
     assert rows["alignment_z"]["value"] > 5, "films must agree with their own prompts more than with others'"
-    for row in rows.values():
+    for key, row in rows.items():
         assert row["floor"] is not None
         assert (row["n_real"], row["n_synthetic"]) == (240, 120)
+        if key in ("fid", "kid", "precision", "coverage", "cmmd"):
+            assert row["n_floor"] == [120, 120]
+            assert row["matched"] is not None
     low, high = rows["kid"]["interval"]
     assert low < rows["kid"]["value"] < high
-    json.dumps(scored.results)
+    assert {"inception_score", "frd"} == set(scored.results["not_measured"])
+    json.dumps(scored.results, allow_nan=False)
+
+
+def test_label_rows_compare_at_one_size_and_test_with_adjustment(scored: Scored) -> None:
+    rows = [row for row in scored.results["labels"] if row["state"] == "ok"]
+    assert len({row["matched"]["n"] for row in rows if row["matched"]["n"]}) == 1
+    for row in rows:
+        assert row["p_value"] <= row["p_adjusted"]
+        assert row["flagged"] == (row["p_adjusted"] < 0.05)
+        assert row["conditional"]["gap"] == pytest.approx(
+            row["conditional"]["to_other"] - row["conditional"]["to_same"], abs=1e-6
+        )
+
+
+def test_a_classifier_finds_the_labels_of_the_prompts(scored: Scored) -> None:
+    (found,) = scored.results["faithfulness"]
+    assert found["mean"]["auroc"] > 0.95
+    assert abs(found["mean"]["difference"]) < 0.05
 
 
 def test_labels_with_too_few_films_have_a_state_and_no_numbers(scored: Scored) -> None:
@@ -63,7 +94,8 @@ def test_label_values_are_those_of_the_selected_films(scored: Scored) -> None:
     import synthchex
 
     alone = synthchex.load("kid").compute(
-        predictions=b.features[b.labels[:, column] == 1], references=a.features[a.labels[:, column] == 1]
+        predictions=b.features["phantom"][b.labels[:, column] == 1],
+        references=a.features["phantom"][a.labels[:, column] == 1],
     )
     assert row["kid"] == pytest.approx(alone["kid"], abs=1e-4)
 
@@ -73,28 +105,32 @@ def test_degraded_films_score_worse_than_the_floor() -> None:
     noisy = other._replace(
         images=(other.images // 2 + np.random.default_rng(0).integers(0, 128, other.images.shape, np.uint8))
     )
-    results = score(as_set(real, "a"), as_set(noisy, "b"), Request(encoder="phantom"), None, quiet=True).results
+    request = Request(encoders=("phantom",), metrics=("fid", "kid", "prdc"), permutations=99)
+    results = score(as_set(real, "a"), as_set(noisy, "b"), request, None, quiet=True).results
     rows = {row["metric"]: row for row in results["overall"]}
     assert rows["kid"]["interval"][0] > abs(rows["kid"]["floor"])
     assert rows["fid"]["value"] > 3 * rows["fid"]["floor"]
     assert rows["coverage"]["value"] < rows["coverage"]["floor"]
 
 
-def test_the_floor_never_has_a_patient_on_both_sides(scored: Scored) -> None:
+def test_the_floor_never_has_a_patient_on_both_sides() -> None:
     patients = [f"p{i // 4}" for i in range(240)]
-    side = scored.real._replace(patients=patients)
-    first, second = split_real(side, 100, seed=0)
-    assert sorted([*first, *second]) == list(range(240))
+    first, second = halves(patients, 240, 100, seed=0)
+    assert len(first) == len(second) == 100
     assert not {patients[i] for i in first} & {patients[i] for i in second}
-    assert 90 <= len(first) <= 100
+    first, second = halves(None, 9, 100, seed=0)
+    assert len(first) == len(second) == 4
+    assert not set(first) & set(second)
 
 
-def test_uncertain_and_unmentioned_labels_belong_to_no_group() -> None:
-    labels = np.full((3, 14), np.nan, np.float32)
-    labels[:, records.LABELS.index("Edema")] = [1, -1, 0]
-    groups = label_groups(labels, labels)
-    assert list(groups) == ["Edema"]
-    assert groups["Edema"][0].tolist() == [True, False, False]
+def test_uncertain_labels_belong_where_they_are_put(scored: Scored) -> None:
+    labels = np.full((4, 14), np.nan, np.float32)
+    labels[:, records.LABELS.index("Edema")] = [1, -1, 0, np.nan]
+    side = scored.real._replace(labels=labels)
+    for policy, expected in (("ignore", [1, 0, 0, 0]), ("positive", [1, 1, 0, 0]), ("negative", [1, 0, 0, 0])):
+        groups = label_groups(side, side, Request(encoders=("phantom",), uncertain=policy))  # type: ignore[arg-type]
+        assert list(groups) == ["Edema"]
+        assert groups["Edema"][0].tolist() == [bool(value) for value in expected]
 
 
 @pytest.fixture
@@ -118,6 +154,10 @@ def test_the_command_scores_two_folders(synthchex: Run, folders: tuple[Path, Pat
         folders[1],
         "--encoder",
         "phantom",
+        "--metrics",
+        "fid",
+        "kid",
+        "prdc",
         "--out",
         tmp_path / "out",
     ]
@@ -145,3 +185,59 @@ def test_bad_input_is_said_before_any_network_is_loaded(
     )
     assert done.returncode == 2
     assert "expected one of ['phantom'," in done.stderr
+
+
+def test_two_processes_score_what_one_does(synthchex: Run, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ["--real", folders[0], "--synthetic", folders[1], "--encoder", "phantom", "--metrics", "kid", "--quiet"]
+    alone = synthchex("evaluate", *words, "--out", tmp_path / "one")
+    both = synthchex("launch", "--num-processes", "2", "evaluate", *words, "--out", tmp_path / "two")
+    assert alone.returncode == both.returncode == 0, alone.stderr + both.stderr
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert two["overall"][0]["value"] == pytest.approx(one["overall"][0]["value"], rel=1e-5)
+    assert two["sets"] == one["sets"]
+    assert both.stdout.count("numbers in") == 1, "one process talks"
+
+
+def test_processes_share_the_films_and_leave_none_out(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, encoder = sources.open_images(folders[0]), encoders.load_encoder("phantom")
+    store.share(images, [encoder], tmp_path, batch_size=16)
+    found = store.encode(images, [encoder], tmp_path, quiet=True)
+    assert found.computed == 0
+    np.testing.assert_allclose(
+        found.features[0], store.encode(images, [encoder], None, quiet=True).features[0], atol=1e-5
+    )
+
+
+def test_large_sets_come_back_as_mapped_files(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, encoder = sources.open_images(folders[0]), encoders.load_encoder("phantom")
+    plain = store.encode(images, [encoder], tmp_path, quiet=True).features[0]
+    monkeypatch.setattr(store, "IN_MEMORY", 0)
+    mapped = store.encode(images, [encoder], tmp_path, quiet=True).features[0]
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, plain)
+    assert not list(tmp_path.rglob("tmp*")), "the file has no name"
+
+
+def test_one_set_against_itself_is_said(folders: tuple[Path, Path]) -> None:
+    images = sources.open_images(folders[0])
+    request = Request(encoders=("phantom",), metrics=("kid",))
+    results = score(images, images, request, None, quiet=True).results
+    assert any("every synthetic film is in the real set" in text for text in results["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--metrics", "fid", "lpips"], "metrics must be among"),
+        (["--uncertain", "maybe"], "uncertain must be among"),
+        (["--alpha", "5"], "confidence_level and alpha must lie between 0 and 1"),
+        (["--protocol", "chexgenbench"], "needs the encoder rad-dino"),
+        (["--push-results", "org/model"], "--push-results needs --benchmark"),
+    ],
+)
+def test_bad_options_are_said_before_anything_is_read(synthchex: Run, words: list[str], message: str) -> None:
+    done = synthchex("evaluate", "--real", "a", "--synthetic", "b", "--encoder", "phantom", "--out", "o", *words)
+    assert done.returncode == 2
+    assert message in done.stderr

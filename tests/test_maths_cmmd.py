@@ -58,8 +58,8 @@ def test_two_points_a_side_by_hand() -> None:
 @pytest.mark.parametrize("block", [7, 64, 1000])
 def test_equal_to_the_definition_whatever_the_tiles(pair: Pair, block: int, biased: bool) -> None:
     exact = by_definition(*pair, biased=biased)
-    assert cmmd.cmmd(*pair, block=block, biased=biased).value == pytest.approx(exact, rel=2e-6)
-    doubled = cmmd.cmmd(*pair, block=block, biased=biased, precision="float64")
+    assert cmmd.compare(*pair, block=block, biased=biased).whole.value == pytest.approx(exact, rel=2e-6)
+    doubled = cmmd.compare(*pair, block=block, biased=biased, precision="float64").whole
     assert doubled.value == pytest.approx(exact, rel=1e-9)
 
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_right_is_refused(logits: np.ndarray) -> None:
         inception.inception_scores(np.zeros((20, 1)))
     with pytest.raises(ValueError, match="logits: expected finite features"):
         inception.inception_scores(logits * np.nan)
-    with pytest.raises(ValueError, match="at least 5 blocks of independent rows, got 4"):
+    with pytest.raises(ValueError, match="at least 5 groups to leave out in turn, got 4"):
         inception.inception_interval(logits, np.arange(203) % 4, value=1)
     with pytest.raises(ValueError, match=r"confidence must be between 0 and 1, got 95; 0.95 is usual"):
         inception.inception_interval(logits, np.arange(203) % 5, value=1, confidence=95)

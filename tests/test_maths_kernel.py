@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+from torch.overrides import TorchFunctionMode
 
-from synthchex.maths import kernel
+from synthchex.maths import cmmd, kernel
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -51,11 +55,10 @@ def test_degree_one_is_the_unbiased_squared_mean_difference(pair: Pair) -> None:
 
 @pytest.mark.parametrize("block", [7, 64, 1000])
 def test_equal_to_the_definition_whatever_the_tiles(pair: Pair, block: int) -> None:
-    every = np.ones((300, 1), bool), np.ones((260, 1), bool)
     exact = by_definition(*pair)
-    assert kernel.kernel_distances(*pair, *every, block=block)[0].value == pytest.approx(exact, rel=1e-5)
-    doubled = kernel.kernel_distances(*pair, *every, block=block, precision="float64")
-    assert doubled[0].value == pytest.approx(exact, rel=1e-12)
+    assert kernel.compare(*pair, block=block).whole.value == pytest.approx(exact, rel=1e-5)
+    doubled = kernel.compare(*pair, block=block, precision="float64")
+    assert doubled.whole.value == pytest.approx(exact, rel=1e-12)
 
 
 def test_equal_to_torchmetrics_1_9(pair: Pair) -> None:
@@ -85,7 +88,7 @@ def test_columns_are_the_selections_alone(pair: Pair) -> None:
     real, fake = pair
     rng = np.random.default_rng(2)
     left, right = rng.random((300, 5)) < 0.4, rng.random((260, 5)) < 0.5
-    found = kernel.kernel_distances(real, fake, left, right, block=64)
+    found = kernel.compare(real, fake, (left, right), block=64).selections
     for b, estimate in enumerate(found):
         alone = kernel.kernel_distance(real[left[:, b]], fake[right[:, b]])
         assert estimate.value == pytest.approx(alone.value, rel=1e-4, abs=1e-6)
@@ -99,8 +102,6 @@ def test_fast_mode_is_far_below_the_standard_error(pair: Pair) -> None:
 
 
 def test_precision_of_the_process_is_left_as_it_was(pair: Pair) -> None:
-    import torch
-
     before = torch.get_float32_matmul_precision()
     kernel.kernel_distance(*pair, precision="bfloat16")
     assert torch.get_float32_matmul_precision() == before
@@ -186,11 +187,44 @@ def test_what_cannot_be_measured_is_refused(pair: Pair) -> None:
     with pytest.raises(
         ValueError, match="real_columns: expected at least 2 rows in every selection, got 1 in column 1"
     ):
-        kernel.kernel_distances(real, fake, lonely, np.ones((260, 2), bool))
+        kernel.compare(real, fake, (lonely, np.ones((260, 2), bool)))
     with pytest.raises(
         ValueError, match=r"fake_columns: expected bool of shape \(260, B\), got int64 of shape \(260, 1\)"
     ):
-        kernel.kernel_distances(real, fake, np.ones((300, 1), bool), np.ones((260, 1), np.int64))
+        kernel.compare(real, fake, (np.ones((300, 1), bool), np.ones((260, 1), np.int64)))
+
+
+class Elsewhere(TorchFunctionMode):
+    """Lets `meta` tensors, which have no memory, stand for an accelerator: sums may come back, features may not."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit, self.returned = limit, list[tuple[int, ...]]()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name in ("cpu", "numpy", "item", "tolist", "__float__", "__array__") and args[0].device.type == "meta":
+            shape = tuple(args[0].shape)
+            assert args[0].numel() < self.limit, f"{name} of {shape}"
+            self.returned.append(shape)
+            return 1.0 if name in ("item", "__float__") else torch.ones(shape, dtype=args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("distance", [kernel.compare, cmmd.compare])
+def test_features_on_a_device_are_never_copied_to_the_host(distance: Any) -> None:
+    real, fake = torch.empty(300, 24, device="meta"), torch.empty(260, 24, device="meta")
+    columns = np.arange(300)[:, None] < [50, 90], np.arange(260)[:, None] < [70, 99]
+    with Elsewhere(260 * 24) as device:
+        found = distance(
+            real, fake, columns, permutations=5, clusters=(np.arange(300) // 2, None), subsets=[(np.arange(9),) * 2]
+        )
+    assert len(found.selections) == 2
+    assert {(300, 3), (260, 3), (6,)} <= set(device.returned)
+    with Elsewhere(260 * 24):
+        assert np.isfinite(cmmd.cmmd_series(real, fake).error_bound)
+    with pytest.raises(AssertionError, match="cpu of"), Elsewhere(260 * 24):
+        real.cpu()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import synthchex
+from synthchex import measure
 from synthchex.maths import cmmd as maths
 
 
@@ -64,13 +65,63 @@ def test_labels_patients_and_batches(cmmd: Any, sets: Any) -> None:
     result = cmmd.compute(predictions=fake, references=real, groups=masks, patients=patients)
     part = maths.cmmd(real[:40], fake[:30], real_clusters=np.arange(40) // 4)
     edema = result["labels"]["Edema"]
-    assert (edema["cmmd"], edema["cmmd_standard_error"]) == pytest.approx(part)
-    assert (edema["n_predictions"], edema["n_references"]) == (30, 40)
+    assert (edema["cmmd"], edema["cmmd_standard_error"]) == pytest.approx(part, rel=1e-5)
+    assert (edema["n_predictions"], edema["n_references"], edema["cmmd_biased"]) == (30, 40, False)
     assert result["labels"]["Fracture"]["cmmd"] is None
     assert "insufficient n: expected at least 2 rows, got 1 predictions" in result["labels"]["Fracture"]["warnings"]
     cmmd.add_batch(predictions=fake[:50], references=real)
     cmmd.add_batch(predictions=fake[50:])
     assert cmmd.compute(patients=patients)["cmmd"] == result["cmmd"]
+
+
+def test_labels_and_all_rows_come_from_one_pass(cmmd: Any, sets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synthchex.maths import tiles
+
+    fake, real = sets
+    passes, plain = [], tiles.kernel_sums
+    monkeypatch.setattr(tiles, "kernel_sums", lambda *given, **options: passes.append(1) or plain(*given, **options))
+    masks = {"Edema": (np.arange(80) < 30, np.arange(100) < 40), "Mass": (np.arange(80) > 30, np.arange(100) > 40)}
+    exact = cmmd.compute(predictions=fake, references=real, groups=masks, biased=True)
+    assert len(passes) == 1
+    assert exact["labels"]["Mass"]["cmmd"] == pytest.approx(
+        maths.cmmd(real[41:], fake[31:], biased=True).value, rel=1e-5
+    )
+    series = cmmd.compute(predictions=fake, references=real, groups=masks, biased=True, method="series")
+    for label, found in series["labels"].items():
+        assert abs(found["cmmd"] - exact["labels"][label]["cmmd"]) <= found["cmmd_error_bound"]
+
+
+def test_p_value(cmmd: Any, sets: Any) -> None:
+    fake, real = sets
+    assert cmmd.compute(predictions=fake, references=real, permutations=99)["cmmd_p_value"] == pytest.approx(0.01)
+    assert cmmd.compute(predictions=real[:50], references=real[50:], permutations=99)["cmmd_p_value"] > 0.05
+    with pytest.raises(ValueError, match="expected method='exact' for permutations, got 'series'"):
+        cmmd.compute(predictions=fake, references=real, method="series", permutations=99)
+
+
+def test_films_go_through_the_published_encoder_unless_another_is_asked_for(
+    cmmd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthchex.models import encoders
+
+    loaded = []
+
+    class Corner:
+        """The first 16 pixels."""
+
+        key = "corner"
+
+        def encode(self, films: Any, **_: Any) -> np.ndarray:
+            rows = np.array([film.ravel()[:16] for film in films], np.float32) + 1
+            return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+    monkeypatch.setattr(encoders, "load_image_text", lambda name, **_: loaded.append(name) or Corner())
+    films = np.random.default_rng(0).integers(0, 256, (9, 8, 8), np.uint8)
+    assert cmmd.compute(predictions=films[:4], references=films[4:])["encoder"] == "clip-large-336"
+    cmmd.compute(predictions=films[:4], references=films[4:], encoder="medsiglip")
+    measure.forget()
+    assert (loaded[0], loaded[-1]) == ("clip-large-336", "medsiglip")
+    assert encoders.IMAGE_TEXT["clip-large-336"].model == "openai/clip-vit-large-patch14-336"
 
 
 def test_statistics_are_refused(cmmd: Any, sets: Any, tmp_path: Any) -> None:

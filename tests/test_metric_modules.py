@@ -292,7 +292,9 @@ def test_groups_of_another_form_are_refused(loaded: dict[str, Any], sets: Any) -
         ValueError, match=r"groups\['a'\]: expected 50 true or false values for predictions, got bool of"
     ):
         ask({"a": (np.ones(3, bool), np.ones(60, bool))})
-    with pytest.raises(ValueError, match=r"expected labels of shape \(N, 14\) for predictions, got \(50, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"expected labels of shape \(N, 14\) for predictions, or a name per row, got \(50, 3\)"
+    ):
         ask((np.ones((50, 3)), np.ones((60, 14))))
 
 
@@ -328,9 +330,58 @@ def test_kid_subsets(loaded: dict[str, Any], sets: Any) -> None:
     assert result["kid_subset_mean"] == pytest.approx(result["kid"], abs=3 * result["kid_subset_std"])
     only = loaded["kid"].compute(predictions=fake, references=real, subsets=30, subset_size=20, exact=False)
     assert "kid" not in only
-    assert only["kid_subset_mean"] == result["kid_subset_mean"]
+    assert only["kid_subset_mean"] == pytest.approx(result["kid_subset_mean"], rel=1e-6)
     with pytest.raises(ValueError, match="subset_size must be at least 2 and at most min"):
         loaded["kid"].compute(predictions=fake, references=real, subsets=3)
+
+
+def test_kid_overall_labels_subsets_and_interval_from_one_pass(
+    loaded: dict[str, Any], sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthchex.maths import kernel, tiles
+
+    fake, real = sets
+    passes, plain = [], tiles.kernel_sums
+    monkeypatch.setattr(tiles, "kernel_sums", lambda *given, **options: passes.append(1) or plain(*given, **options))
+    masks = {"Edema": (np.arange(50) < 20, np.arange(60) < 25), "Fracture": (np.arange(50) < 1, np.arange(60) < 9)}
+    patients = (None, np.arange(60) // 2)
+    result = loaded["kid"].compute(
+        predictions=fake,
+        references=real,
+        groups=masks,
+        patients=patients,
+        subsets=4,
+        subset_size=30,
+        confidence_level=0.9,
+    )
+    assert len(passes) == 1
+    alone = kernel.kernel_distance(real[:25], fake[:20], real_clusters=np.arange(25) // 2)
+    edema = result["labels"]["Edema"]
+    assert (edema["kid"], edema["kid_standard_error"]) == pytest.approx(alone, rel=1e-4)
+    assert edema["kid_low"] < edema["kid"] < edema["kid_high"]
+    assert result["labels"]["Fracture"]["kid"] is None
+    assert "insufficient n: expected at least 2 rows, got 1 predictions" in result["labels"]["Fracture"]["warnings"]
+    far = loaded["kid"].compute(predictions=fake, references=real, groups=masks, subsets=4, subset_size=30, exact=False)
+    assert far["labels"]["Edema"]["kid"] == pytest.approx(alone.value, rel=1e-4)
+
+
+def test_kid_p_value_of_all_rows_and_of_labels(loaded: dict[str, Any], sets: Any) -> None:
+    fake, real = sets
+    masks = {"Edema": (np.arange(50) < 20, np.arange(60) < 25), "Fracture": (np.arange(50) < 8, np.arange(60) < 9)}
+    asked = {"groups": masks, "permutations": 99}
+    result = loaded["kid"].compute(predictions=fake, references=real, **asked)
+    assert result["kid_p_value"] == result["labels"]["Edema"]["kid_p_value"] == pytest.approx(0.01)
+    again = loaded["kid"].compute(predictions=fake, references=real, **asked)
+    assert again["labels"] == result["labels"]
+    null = loaded["kid"].compute(predictions=real[:30], references=real[30:], permutations=99)
+    assert null["kid_p_value"] > 0.05
+    patients = (None, np.arange(60) // 3)
+    result = loaded["kid"].compute(predictions=fake, references=real, patients=patients, **asked)
+    assert result["kid_p_value"] == pytest.approx(0.01)
+    few = result["labels"]["Fracture"]
+    assert few["kid"] is not None
+    assert few["kid_p_value"] is None
+    assert few["warnings"] == ["no p-value: expected at least 5 patients a side, got 3"]
 
 
 def test_prdc_per_sample(loaded: dict[str, Any], sets: Any) -> None:

@@ -83,6 +83,6 @@ def test_small_unequal_and_other_inputs(ms_ssim: Any, films: np.ndarray, tmp_pat
     with pytest.raises(ValueError, match="predictions: expected images, got features; ms_ssim compares pixels"):
         ms_ssim.compute(predictions=np.zeros((4, 6)))
     with pytest.raises(ValueError, match=r"predictions: image 0 cannot be read .missing."):
-        ms_ssim.compute(predictions=[tmp_path / "no.png"])
+        ms_ssim.compute(predictions=[tmp_path / "no.png", tmp_path / "none.png"])
     sizes = ms_ssim.compute(predictions=films, references=films[:, :24, :24], scales=2)["warnings"]
     assert any("sizes differ" in text for text in sizes)

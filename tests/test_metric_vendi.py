@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import synthchex
+from synthchex.maths import intervals
 from synthchex.maths import vendi as maths
 
 
@@ -24,9 +25,8 @@ def rows() -> np.ndarray:
 
 def test_predictions_alone(vendi: Any, rows: np.ndarray) -> None:
     result = vendi.compute(predictions=rows, orders=[1, 2, "inf", 0.5])
-    assert [result[key] for key in ("vendi", "vendi_q2", "vendi_qinf", "vendi_q0.5")] == maths.vendi_scores(
-        rows, orders=[1, 2, np.inf, 0.5]
-    )
+    keys = ["vendi", "vendi_q2", "vendi_qinf", "vendi_q0.5"]
+    assert [result[key] for key in keys] == maths.vendi_scores(rows, orders=[1, 2, np.inf, 0.5])
     assert (result["n_predictions"], result["n_references"], result["encoder"]) == (90, 0, "unnamed")
     assert "vendi_references" not in result
     assert any("near the largest possible value: 12 for 90 rows of 12 features" in text for text in result["warnings"])
@@ -34,8 +34,8 @@ def test_predictions_alone(vendi: Any, rows: np.ndarray) -> None:
     vendi.add(prediction=rows[40])
     vendi.add_batch(predictions=rows[41:])
     assert len(vendi) == 90
-    assert vendi.compute()["vendi"] == result["vendi"]
-    with pytest.raises(ValueError, match="expected predictions, got none; add them first"):
+    assert vendi.compute()["vendi"] == pytest.approx(result["vendi"], rel=1e-6)
+    with pytest.raises(ValueError, match="expected predictions, got no predictions; add them first"):
         vendi.compute(references=rows)
 
 
@@ -74,7 +74,7 @@ def test_labels_in_every_form(vendi: Any, rows: np.ndarray) -> None:
         vendi.compute(predictions=rows, groups={"Edema": mask[:5]})
 
 
-def test_images_statistics_and_intervals(vendi: Any, rows: np.ndarray, films: np.ndarray, tmp_path: Any) -> None:
+def test_images_and_statistics(vendi: Any, rows: np.ndarray, films: np.ndarray, tmp_path: Any) -> None:
     class Grey:
         name, key = "grey", "grey-1"
 
@@ -86,8 +86,24 @@ def test_images_statistics_and_intervals(vendi: Any, rows: np.ndarray, films: np
     np.savez(tmp_path / "s.npz", mu=np.zeros(12), sigma=np.eye(12))
     with pytest.raises(ValueError, match="predictions: expected images or features, got statistics; vendi needs every"):
         vendi.compute(predictions=tmp_path / "s.npz")
-    warned = vendi.compute(predictions=rows, confidence_level=0.9)["warnings"]
-    assert any("vendi gives no interval" in text for text in warned)
+
+
+def test_interval_leaves_out_whole_patients(vendi: Any, rows: np.ndarray) -> None:
+    ids = np.repeat(np.arange(30), 3)
+    options = {"predictions": rows, "orders": [1, "inf"], "confidence_level": 0.9, "seed": 4}
+    result = vendi.compute(**options, patients=(ids.tolist(), None), n_resamples=10)
+    blocks = intervals.assign_blocks(90, ids, blocks=10, seed=4, name="rows")
+    expected = maths.vendi_intervals(
+        rows, blocks, [result["vendi"], result["vendi_qinf"]], orders=[1, np.inf], confidence=0.9
+    )
+    for name, ends in zip(("vendi", "vendi_qinf"), expected, strict=True):
+        assert tuple(result[f"{name}_{end}"] for end in ("low", "high", "standard_error")) == ends
+        assert 1 <= ends.low < result[name] < ends.high
+    assert vendi.compute(**options)["vendi_low"] != result["vendi_low"]
+    drawn = vendi.compute(**options, matched=60, patients=(ids, None))
+    assert drawn["vendi_low"] < drawn["vendi"] < drawn["vendi_high"]
+    with pytest.raises(ValueError, match="predictions: expected at least 5 clusters to leave out in turn, got 3"):
+        vendi.compute(**options, patients=(np.arange(90) // 30, None))
 
 
 def test_combined_with_another_metric(rows: np.ndarray) -> None:

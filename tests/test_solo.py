@@ -68,7 +68,9 @@ def test_groups_of_one_side() -> None:
     assert both[1].tolist() == [True, False]
     with pytest.raises(ValueError, match=r"groups\['a'\]: expected a pair of masks, got 3 of them"):
         solo.one_sided_groups({"a": mask}, 3, 2)
-    with pytest.raises(ValueError, match=r"groups: expected labels of shape \(N, 14\) for predictions, got \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"groups: expected labels of shape \(N, 14\) for predictions, or a name per row, got \(3,\)"
+    ):
         solo.one_sided_groups(mask, 3, None)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from synthchex.data import images, records, shards, sources
+from synthchex.data import images, records, shards, sources, tables
+
+STATES = "\"{'Edema': 1.0, 'Fracture': None, 'Pneumonia': nan, 'No Finding': 0.0, 'Atelectasis': -1}\""
 
 
 @pytest.fixture
@@ -98,9 +100,6 @@ def test_what_cannot_be_told_is_an_error(folder: Path, tmp_path: Path) -> None:
         sources.open_images(folder / "none.csv")
     with pytest.raises(ValueError, match=r"has no column 'scam' for the image; its columns are"):
         sources.open_images(folder / "none.csv", columns={"image": "scam"})
-    (folder / "twice.csv").write_text("id,path\na,0.png\na,1.png\n")
-    with pytest.raises(ValueError, match=r"every id of .* once, got 1 repeats, e.g. \['a'\]"):
-        sources.open_images(folder / "twice.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"expected images .* in .*empty, found none"):
         sources.open_images(tmp_path / "empty")
@@ -137,3 +136,235 @@ def test_the_fingerprint_changes_with_files_and_prompts(folder: Path, films: np.
     assert before == sources.open_images(folder).fingerprint()
     (folder / "0.png").write_bytes(images.to_png(255 - films[0]))
     assert sources.open_images(folder).fingerprint() != before
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_llava_rad_annotations_are_read_as_they_are(folder: Path) -> None:
+    columns = "id,path,reason,view,orientation,chexpert_labels,conversations,annotated_prompt,patientID"
+    rows = [f'm{i},more/../{i}.png,cough,AP,frontal,{STATES},"[]","edema, number {i}",p{i // 2}' for i in range(4)]
+    found = sources.open_images(write(folder / "t.csv", columns, *rows))
+    assert found.has_ids
+    assert list(found.ids) == ["m0", "m1", "m2", "m3"]
+    assert found.prompts == [f"edema, number {i}" for i in range(4)]
+    assert found.patients == ["p0", "p0", "p1", "p1"]
+    assert found.views == ["AP"] * 4
+    assert found.labels is not None
+    assert {label: value for label, value in zip(records.LABELS, found.labels[3], strict=True) if value == value} == {
+        "Edema": 1,
+        "No Finding": 0,
+        "Atelectasis": -1,
+    }
+    assert found.notes == {}
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("prompt,img_savename", "clear,1.png"),
+        ("annotated_prompt,synthetic_filename", "clear,1.png"),
+        ("Annotated_Prompt, Path ", "clear,1.png"),
+        ("\ufeffpath,caption", "1.png,clear"),
+        ("filename,prompt,labels_dict", f"1.png,clear,{STATES}"),
+    ],
+)
+def test_layouts_in_the_wild_name_the_same_film(folder: Path, header: str, row: str) -> None:
+    (folder / "t.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    found = sources.open_images(folder / "t.csv")
+    assert found.fetch(0) == folder / "1.png"
+    assert found.prompts == ["clear"]
+    assert not found.has_ids
+
+
+def test_the_side_tells_the_real_film_from_the_generated_one(folder: Path) -> None:
+    table = write(folder / "t.csv", "id,path,annotated_prompt,synthetic_filename", "a,0.png,clear,1.png")
+    assert sources.open_images(table, side="real").fetch(0) == folder / "0.png"
+    assert sources.open_images(table, side="synthetic").fetch(0) == folder / "1.png"
+    with pytest.raises(ValueError, match=r"2 columns that may hold the image: \['path', 'synthetic_filename'\]"):
+        sources.open_images(table)
+    both = write(folder / "both.csv", "path,filename,img_savename", "0.png,1.png,2.png")
+    with pytest.raises(ValueError, match=r"2 columns that may hold the image: \['path', 'filename'\]"):
+        sources.open_images(both, side="real")
+
+
+def test_a_name_without_its_suffix_or_with_another_is_found_and_counted(folder: Path, tmp_path: Path) -> None:
+    (folder / "1.2.840.png").write_bytes((folder / "0.png").read_bytes())
+    names = ("0.png", "1", "files/p10/2.dcm", "set/more/7.jpg", "1.2.840", "4.DCM")
+    table = write(tmp_path / "t.csv", "path", *names)
+    found = sources.open_images(table, image_dir=folder)
+    expected = ("0.png", "1.png", "2.png", "more/7.PNG", "1.2.840.png", "4.png")
+    assert [found.fetch(i) for i in range(6)] == [folder / name for name in expected]
+    assert found.notes == {"found-by-stem": 5}
+    assert list(found.ids) == list(names)
+
+
+def test_a_film_of_another_folder_or_of_two_names_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    (folder / "p1").mkdir()
+    (folder / "0.png").rename(folder / "p1" / "view1.png")
+    for names in (("p2/view1.png", "1.png"), ("p1/view1.jpg", "view1.dcm", "1.png")):
+        with pytest.raises(ValueError, match=rf"got {len(names) - 1} of {len(names)} without one, e.g. \['{names[0]}'"):
+            sources.open_images(write(tmp_path / "t.csv", "path", *names), image_dir=folder)
+    (folder / "1.jpg").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"1 names may mean more than one file .*'1': \['1.jpg', '1.png'\]; give the f"
+    ):
+        sources.open_images(write(tmp_path / "t.csv", "path", "1", "2.png"), image_dir=folder)
+
+
+def test_films_that_are_not_there_are_named_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(7)] + [f"lost{i}.png" for i in range(5)]
+    table = write(folder / "t.csv", "path", *names)
+    with pytest.raises(
+        ValueError,
+        match=r"got 5 of 12 without one, e.g. \['lost0.png', 'lost1.png', 'lost2.png'\]; give .* with --image-dir",
+    ):
+        sources.open_images(table)
+    counted = sources.open_images(table, missing="count")
+    assert counted.notes == {"missing": 5}
+    assert len(counted) == 12
+    with pytest.raises(ValueError, match=r"in .*nowhere, got 12 of 12 without one"):
+        sources.open_images(table, image_dir=tmp_path / "nowhere", missing="count")
+    with pytest.raises(ValueError, match=r"got 1 of 1 without one, e.g. \[''\]"):
+        sources.open_images(write(folder / "u.csv", "path,prompt", ",clear"))
+
+
+def test_a_folder_is_listed_once_however_many_films_it_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(8, 40):
+        (folder / f"{index}.png").write_bytes(b"x")
+    asked: list[Path] = []
+    monkeypatch.setattr(Path, "is_file", lambda path: asked.append(path) or False)
+    files, notes = tables.find_films([f"{i}.png" for i in range(8, 40)], folder, source="t")
+    assert (len(files), notes, asked) == (32, {}, [])
+
+
+def test_a_table_is_parsed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    calls, read = [], pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda *args, **options: calls.append(args) or read(*args, **options))
+    table = write(folder / "t.csv", "id,path,prompt,chexpert_labels,view", f"a,0.png,clear,{STATES},PA")
+    assert sources.open_images(table).fetch(0) == folder / "0.png"
+    assert len(calls) == 1
+
+
+def test_repeated_ids_and_images_are_errors_or_counted(folder: Path) -> None:
+    guessed = sources.open_images(write(folder / "t.csv", "id,path", "a,0.png", "a,1.png"))
+    assert (list(guessed.ids), guessed.has_ids, guessed.notes) == (["0.png", "1.png"], False, {"id-repeated": 1})
+    with pytest.raises(ValueError, match=r"every id of .* once, got 1 repeats, e.g. \['a'\]; make ids unique"):
+        sources.open_images(folder / "t.csv", columns={"id": "id"})
+    with pytest.raises(ValueError, match=r"every image of .* once, got 1 repeats, e.g. \['0.png'\]; drop the rep"):
+        sources.open_images(write(folder / "t.csv", "path", "0.png", "0.png"))
+    shared = sources.open_images(write(folder / "t.csv", "id,path", "a,0.png", "b,0.png"))
+    assert (list(shared.ids), shared.notes) == (["a", "b"], {"image-repeated": 1})
+    with pytest.raises(ValueError, match=r"every id of .* once, got 1 repeats, e.g. \['a'\]"):
+        sources.open_images(write(folder / "t.csv", "id,path", "a,0.png", "a,0.png"))
+    with pytest.raises(ValueError, match=r"every id of .* once, got 1 repeats, e.g. \['a'\]; make ids unique, or name"):
+        sources.open_prompts(write(folder / "t.csv", "id,prompt", "a,x", "a,y"))
+
+
+def test_label_cells_that_are_no_states_say_where_they_are(folder: Path) -> None:
+    for cell, message in (
+        ("yes", r"t.csv, row 1: Edema must be 1, 0, -1 or empty, got 'yes'; map the column"),
+        ("2", r"t.csv, row 1: Edema must be 1, 0, -1 or empty, got '2'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sources.open_images(write(folder / "t.csv", "path,Edema", "0.png,1.0", f"1.png,{cell}"))
+    for cell, message in (
+        ("Edema", r"column 'chexpert_labels', row 1: labels must be a mapping of CheXpert labels .* got 'Edema'"),
+        ("{'Oedema': 1}", r"row 1: labels must be among the 14 CheXpert labels .* got \['Oedema'\]; rename or drop"),
+        ("{'Edema': 'yes'}", r"row 1: Edema must be 1, 0, -1 or empty, got 'yes'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sources.open_images(write(folder / "t.csv", "path,chexpert_labels", f"0.png,{STATES}", f'1.png,"{cell}"'))
+    with pytest.raises(ValueError, match=r"has 2 columns that may hold the labels: \['chexpert_labels', 'Edema'\]"):
+        sources.open_images(write(folder / "t.csv", "path,chexpert_labels,Edema", f"0.png,{STATES},1"))
+
+
+def test_empty_cells_are_counted_and_empty_tables_refused(folder: Path) -> None:
+    table = write(folder / "t.csv", "path,prompt,subject_id,chexpert_labels", "0.png,,p1,", "1.png,clear,,nan")
+    found = sources.open_images(table)
+    assert found.notes == {"prompt-empty": 1, "patient-empty": 1}
+    assert found.patients == ["p1", "unknown, row 1"]
+    assert found.labels is not None
+    assert np.isnan(found.labels).all()
+    with pytest.raises(ValueError, match=r"expected films in .*t.csv, got a table of 0 rows"):
+        sources.open_images(write(folder / "t.csv", "path,prompt"))
+    (folder / "t.csv").write_text("")
+    with pytest.raises(ValueError, match=r"expected a table with a header, got .*t.csv: No columns"):
+        sources.open_images(folder / "t.csv")
+
+
+def test_json_lines_keep_missing_cells_missing(folder: Path) -> None:
+    lines = ('{"path": "0.png", "prompt": null, "Edema": 1}', '{"path": "1.png", "prompt": "edema", "Edema": null}')
+    found = sources.open_images(write(folder / "t.jsonl", *lines))
+    assert found.prompts == ["", "edema"]
+    assert found.labels is not None
+    assert found.labels[0, records.LABELS.index("Edema")] == 1
+    assert np.isnan(found.labels[1]).all()
+
+
+def prompted(prompts: list[str], ids: list[str] | None = None, labels: list[float] | None = None) -> sources.ImageSet:
+    """A set without pixels; `labels` are states of Edema."""
+    states = np.full((len(prompts), 14), np.nan, np.float32)
+    if labels is not None:
+        states[:, records.LABELS.index("Edema")] = labels
+    return sources.ImageSet(
+        "memory",
+        ids or [str(i) for i in range(len(prompts))],
+        lambda index: prompts[index],
+        prompts=prompts,
+        labels=None if labels is None else states,
+        has_ids=ids is not None,
+    )
+
+
+def test_rows_are_joined_by_id_where_both_have_ids() -> None:
+    joined = sources.join(prompted(["x", "y", "z"], ["a", "b", "c"]), prompted(["q", "x"], ["d", "a"]))
+    assert joined is not None
+    assert joined.pairs.tolist() == [[0, 1]]
+    assert joined._replace(pairs=np.array([]))[2:] == (1, 2, 1, 0)
+    assert joined.by == "id"
+
+
+def test_rows_are_joined_by_prompt_otherwise_and_every_row_is_counted() -> None:
+    real = prompted(["edema", "clear", "edema ", "", "fracture"], labels=[1, 0, -1, 1, 0])
+    synthetic = prompted([" clear", "edema", "edema", "other", ""])
+    joined = sources.join(real, synthetic)
+    assert joined is not None
+    assert joined.by == "prompt"
+    assert joined.pairs.tolist() == [[1, 0], [0, 1], [0, 2]]
+    assert (joined.joined, joined.only_synthetic) == (3, 2)
+    assert (joined.only_real, joined.repeated) == (2, 1)
+    assert len({row for row, _ in joined.pairs.tolist()}) + joined.only_real + joined.repeated == len(real)
+    labelled = sources.with_labels(synthetic, real, joined)
+    assert labelled.labels is not None
+    np.testing.assert_array_equal(labelled.labels[:, records.LABELS.index("Edema")], [0, 1, 1, np.nan, np.nan])
+    with pytest.raises(ValueError, match="without labels, got its own"):
+        sources.with_labels(labelled, real, joined)
+    with pytest.raises(ValueError, match=r"expected labels in memory to take over, got none; give a table"):
+        sources.with_labels(real, synthetic, joined)
+
+
+def test_row_numbers_in_an_id_column_join_nothing() -> None:
+    real, synthetic = prompted(["x", "y"], ["0", "1"]), prompted(["y", "x"], ["0", "1"])
+    joined = sources.join(real, synthetic)
+    assert joined is not None
+    assert (joined.by, joined.pairs.tolist()) == ("prompt", [[1, 0], [0, 1]])
+    other_caption = sources.join(real, prompted(["p", "q"], ["0", "1"]))
+    assert other_caption is not None
+    assert (other_caption.by, other_caption.joined) == ("id", 2)
+    assert sources.join(real, sources.ImageSet("folder", ["0"], str)) is None
+
+
+def test_the_first_film_of_each_prompt_is_kept() -> None:
+    kept, dropped = sources.drop_repeated_prompts(prompted(["b", "a", "b", "a ", "b"], labels=[1, 0, 0, 1, 0]))
+    assert (kept.prompts, dropped) == (["b", "a", "a "], 2)
+    assert list(kept.ids) == ["0", "1", "3"]
+    assert kept.fetch(2) == "a "
+    assert kept.labels is not None
+    assert kept.labels[:, records.LABELS.index("Edema")].tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="expected prompts in folder, got none; name their column"):
+        sources.drop_repeated_prompts(sources.ImageSet("folder", ["0"], str))

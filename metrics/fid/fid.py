@@ -6,6 +6,7 @@ import typing
 import numpy as np
 
 import synthchex.maths.frechet as frechet
+import synthchex.maths.infinity as infinity
 import synthchex.maths.intervals as intervals
 import synthchex.maths.moments as moments
 import synthchex.measure as impl
@@ -19,7 +20,8 @@ Args:
         (N, D), .npz, .safetensors, Dataset.
     references: real images, in any of these forms, or saved statistics (.npz with mu and sigma).
     encoder: name, Hub id, folder or object that turns images into features.
-    infinity: also return `fid_infinity`, extrapolated to infinitely many images; needs 2.5 rows per feature.
+    infinity: also return `fid_infinity`, extrapolated to infinitely many images; needs 2.5 rows per feature. With
+        `confidence_level` it gets an interval of its own, three more distances per jackknife group.
     floor: also return `fid_floor`, the distance between two halves of the references, and `fid_matched`, that of the
         synthetic images at the same count `n_floor`.
     confidence_level: also return the ends of a jackknife interval, for example 0.95.
@@ -51,7 +53,7 @@ class FID(impl.Measure):
         asked = [key for key in ("infinity", "floor", "confidence_level") if {**options.own, **vars(options)}.get(key)]
         _refuse(asked if fake.moments else [key for key in asked if key != "infinity" and real.moments])
         if options.own["infinity"]:
-            _extrapolate(result, left, right, options.seed)
+            _extrapolate(result, left, right, options)
         if options.own["floor"]:
             result |= _floor(left, right, options.seed)
         if options.confidence_level:
@@ -83,15 +85,21 @@ def _refuse(asked: list[str]) -> None:
 
 
 def _extrapolate(
-    result: dict[str, typing.Any], real: np.ndarray | moments.Moments, fake: np.ndarray, seed: int
+    result: dict[str, typing.Any], real: np.ndarray | moments.Moments, fake: np.ndarray, options: impl.Options
 ) -> None:
+    given: dict[str, typing.Any] = {"seed": options.seed}
+    if not isinstance(real, moments.Moments):
+        fake_ids, real_ids = impl.patients_of(options, len(fake), len(real))
+        given |= {"real_clusters": real_ids, "fake_clusters": fake_ids}
     try:
-        found = frechet.fid_infinity(real, fake, seed=seed)
+        found = infinity.fid_infinity(real, fake, **given)
+        result["fid_infinity"] = found.value
+        if options.confidence_level:
+            given |= {"value": found.value, "confidence": float(options.confidence_level)}
+            result |= impl.with_interval("fid_infinity", infinity.infinity_interval(real, fake, **given))
     except ValueError as error:  # too few rows: a label may be small while the whole is not
-        result |= {"fid_infinity": None}
+        result.setdefault("fid_infinity", None)
         result["warnings"].append(f"fid_infinity: {error}")
-    else:
-        result |= {"fid_infinity": found.value}
 
 
 def _floor(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, typing.Any]:

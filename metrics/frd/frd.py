@@ -11,6 +11,7 @@ import typing
 
 import numpy as np
 
+import synthchex.maths.intervals as intervals
 import synthchex.maths.radiomics as radiomics
 import synthchex.measure as impl
 import synthchex.measure.sides as sides
@@ -25,7 +26,12 @@ Args:
     references: the same for real images; the same columns.
     encoder: a `synthchex.models.radiomics.RadiomicsEncoder`, for other settings than those of FRD version 1.
     size: images are resized to size x size before extraction, 256 by default.
+    num_workers: processes that extract, for images; 0 by default, since they start from the calling script anew.
+    confidence_level: also return the ends of a jackknife interval of log d, for example 0.95.
+    n_resamples: groups that are left out in turn for it, 20 by default.
     groups: labels of both sides, for the same numbers per label.
+    patients: (ids of predictions or None, ids of references or None), left out together in the interval.
+    seed: of the groups that are left out.
 Returns:
     `frd` (log d, the paper's), `frd_log_d2` (log d^2, what frd-score prints), `frd_squared_distance`,
     n_features, n_predictions, n_references, encoder, warnings; `labels` when groups are given.
@@ -41,6 +47,7 @@ class FRD(impl.Measure):
     """Fréchet radiomics distance; see the card."""
 
     options = types.MappingProxyType({"size": 256})
+    resamples = True
 
     def _info(self) -> typing.Any:
         return impl.info(DESCRIPTION, USAGE, CITATION, ["https://arxiv.org/abs/2412.01496"])
@@ -60,7 +67,9 @@ class FRD(impl.Measure):
         """FRD over everything added and given here; images go through pyradiomics, whatever encoder others use."""
         asked = kwargs.pop("encoder", None)
         own = asked if isinstance(asked, extraction.RadiomicsEncoder) else None
-        kwargs["encoder"] = own or extraction.RadiomicsEncoder(size=kwargs.get("size", 256))
+        kwargs["encoder"] = own or extraction.RadiomicsEncoder(
+            size=kwargs.get("size", 256), num_workers=kwargs.get("num_workers") or 0
+        )
         result = impl.Measure.compute(self, predictions=predictions, references=references, **kwargs)
         if result is not None and asked not in (None, own, "radiomics"):
             result["warnings"].append("encoder is not used by frd: radiomic features are no network's")
@@ -71,16 +80,17 @@ class FRD(impl.Measure):
         if fake.moments or real.moments:
             raise ValueError("frd: expected images or features, got statistics; scaling by the real set needs its rows")
         found = radiomics.radiomics_distance(real.features, fake.features)
-        return {
+        result: dict[str, typing.Any] = {
             "frd": found.log_d,
             "frd_log_d2": found.log_d2,
             "frd_squared_distance": found.squared_distance,
             "n_features": found.features,
-            "warnings": _doubts(found, {"predictions": len(fake), "references": len(real)}, options),
+            "warnings": _doubts(found, {"predictions": len(fake), "references": len(real)}),
         }
+        return result | (_interval(found.log_d, fake, real, options) if options.confidence_level else {})
 
 
-def _doubts(found: radiomics.Radiomics, counts: dict[str, int], options: impl.Options) -> list[str]:
+def _doubts(found: radiomics.Radiomics, counts: dict[str, int]) -> list[str]:
     doubts = [
         f"n < 2.5 d: {count} {name} for {found.features} features; the value is mostly bias"
         for name, count in counts.items()
@@ -92,9 +102,21 @@ def _doubts(found: radiomics.Radiomics, counts: dict[str, int], options: impl.Op
         doubts.append(f"{len(found.dropped)} columns left out, constant in the references: {list(found.dropped)[:8]}")
     if math.isinf(found.log_d):
         doubts.append("the two tables are equal: the logarithm of 0 is -inf")
-    if options.confidence_level:
-        doubts.append("frd gives no interval: compute fid on the scaled table for one of d^2")
     return doubts
+
+
+def _interval(value: float, fake: sides.Side, real: sides.Side, options: impl.Options) -> dict[str, float]:
+    ids = impl.patients_of(options, len(fake), len(real))
+    units = [len(side) if own is None else len(np.unique(own)) for side, own in zip((fake, real), ids, strict=True)]
+    blocks = min(options.n_resamples or intervals.BLOCKS, *units)
+    left, right = (
+        intervals.assign_blocks(len(side), own, blocks=blocks, seed=options.seed + place, name=name)
+        for place, (side, own, name) in enumerate(zip((fake, real), ids, ("predictions", "references"), strict=True))
+    )
+    found = radiomics.radiomics_interval(
+        real.features, fake.features, right, left, value=value, confidence=float(options.confidence_level or 0)
+    )
+    return impl.with_interval("frd", found)
 
 
 def _table(path: pathlib.Path, name: str) -> tuple[list[str], np.ndarray]:

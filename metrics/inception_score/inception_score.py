@@ -24,6 +24,7 @@ Args:
     shuffle: put rows in random order before they are split.
     classes: columns that logits must have, 1008 by default; set it to use another classifier.
     confidence_level: also return the ends of a jackknife interval, for example 0.95.
+    n_resamples: groups that are left out in turn for it, 20 by default.
     groups: {label: mask}, or labels of one or both sides, for the same numbers per label.
     patients: (ids of predictions or None, ids of references or None), left out together in the interval.
     seed: of the order; 2020 is torch-fidelity's.
@@ -35,7 +36,6 @@ CITATION = """@inproceedings{salimans2016improved,
   title={Improved Techniques for Training {GAN}s},
   author={Salimans, Tim and Goodfellow, Ian and Zaremba, Wojciech and Cheung, Vicki and Radford, Alec and Chen, Xi},
   booktitle={Advances in Neural Information Processing Systems}, year={2016}}"""
-BLOCKS = 20
 
 
 class Logits:
@@ -55,6 +55,8 @@ class InceptionScore(impl.Solo):
     """Inception score; see the card."""
 
     options = types.MappingProxyType({"splits": 10, "shuffle": True, "classes": inception.CLASSES, "seed": 2020})
+    resamples = True
+    default_encoder = "inception"
 
     def _info(self) -> typing.Any:
         return measure.info(DESCRIPTION, USAGE, CITATION, ["https://arxiv.org/abs/1606.03498"])
@@ -67,12 +69,10 @@ class InceptionScore(impl.Solo):
         self, encoding: sides.Encoding, parts: typing.Sequence[typing.Any], name: str, options: measure.Options
     ) -> sides.Side:
         """Logits of one side, given or made by the encoder."""
-        films = any(part.kind == "films" for part in parts)
-        if films and not isinstance(encoding.encoder, Logits):
-            label = encoding.encoder if isinstance(encoding.encoder, str) else None
-            model = dataclasses.replace(encoding, encoder=encoding.encoder or "inception").model()
-            encoding.encoder = Logits(model, label or str(getattr(model, "name", "inception")))
-        found = impl.Solo.side(self, encoding, parts, name, options)
+        if any(part.kind == "films" for part in parts):
+            found = _logits(encoding, parts, name)
+        else:
+            found = impl.Solo.side(self, encoding, parts, name, options)
         width, classes = found.features.shape[1], options.own["classes"]
         inception.check_logits(found.features)
         if width != classes:
@@ -96,6 +96,16 @@ class InceptionScore(impl.Solo):
         return result
 
 
+def _logits(encoding: sides.Encoding, parts: typing.Sequence[typing.Any], name: str) -> sides.Side:
+    """Logits of films: from the features where the encoder can, which other metrics may have asked for already."""
+    model = encoding.model()
+    if not hasattr(model, "logits_of"):
+        label = encoding.encoder if isinstance(encoding.encoder, str) else str(getattr(model, "name", "unnamed"))
+        return dataclasses.replace(encoding, encoder=Logits(model, label)).features(parts, name)
+    found = encoding.features(parts, name)
+    return dataclasses.replace(found, features=model.logits_of(found.features), key=f"{found.key}-logits")
+
+
 def _doubts(side: sides.Side, options: measure.Options) -> list[str]:
     rows, classes = len(side) // options.own["splits"], side.features.shape[1]
     few = [f"{rows} rows per split for {classes} classes: the score grows with that number; compare at equal numbers"]
@@ -105,11 +115,9 @@ def _doubts(side: sides.Side, options: measure.Options) -> list[str]:
 
 def _interval(result: dict[str, typing.Any], side: sides.Side, options: measure.Options) -> None:
     ids = None if options.patients is None else options.patients[0]
-    level, name = float(options.confidence_level or 0), "inception_score"
-    try:
-        blocks = intervals.assign_blocks(len(side), ids, blocks=BLOCKS, seed=options.seed, name="predictions")
-    except ValueError as error:  # too few patients: a label may have few while the whole has not
-        result["warnings"].append(f"no interval: {error}")
-        return
+    level, name, groups = float(options.confidence_level or 0), "inception_score", options.n_resamples
+    blocks = intervals.assign_blocks(
+        len(side), ids, blocks=groups or intervals.BLOCKS, seed=options.seed, name="predictions"
+    )
     found = inception.inception_interval(side.features, blocks, value=result[name], confidence=level)
     result |= measure.with_interval(name, found)

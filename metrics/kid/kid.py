@@ -5,9 +5,10 @@ import typing
 
 import numpy as np
 
-import synthchex.maths.intervals as intervals
 import synthchex.maths.kernel as kernel
+import synthchex.maths.selections as selections
 import synthchex.measure as impl
+import synthchex.measure.kernels as kernels
 import synthchex.measure.sides as sides
 
 DESCRIPTION = """Squared maximum mean discrepancy of features under a polynomial kernel of degree 3, exact and unbiased:
@@ -21,10 +22,12 @@ Args:
     subsets: also return `kid_subset_mean` and `kid_subset_std` over so many random subsets, as torch-fidelity does.
     subset_size: rows of each, 1000 by default; at most the smaller side.
     exact: False leaves out `kid` itself, for sets so large that only subsets are affordable.
+    permutations: also return `kid_p_value`, how often sets of one distribution differ so much, from so many random
+        exchanges of rows (random signs of patients when `patients` are given); 1000 is usual.
     degree, gamma, coef0: of the kernel (gamma x.y + coef0)^degree; gamma None is one over the width.
     precision: of the products, "float32"; "bfloat16" is a fast mode, "float64" for features far from zero.
     confidence_level: also return the ends of an interval, for example 0.95.
-    groups: labels of both sides, for the same numbers per label from the same pass.
+    groups: labels of both sides, for the same numbers per label from the same pass, subsets apart.
     patients: (ids of predictions or None, ids of references or None), left out together in the standard error.
     seed: of the subsets; 2020 is torch-fidelity's.
 Returns:
@@ -37,7 +40,7 @@ CITATION = """@inproceedings{binkowski2018demystifying,
   booktitle={International Conference on Learning Representations}, year={2018}}"""
 
 
-class KID(impl.Measure):
+class KID(kernels.KernelMeasure):
     """Kernel distance; see the card."""
 
     options = types.MappingProxyType(
@@ -45,6 +48,7 @@ class KID(impl.Measure):
             "subsets": None,
             "subset_size": 1000,
             "exact": True,
+            "permutations": None,
             "degree": 3,
             "gamma": None,
             "coef0": 1.0,
@@ -56,77 +60,57 @@ class KID(impl.Measure):
     def _info(self) -> typing.Any:
         return impl.info(DESCRIPTION, USAGE, CITATION, ["https://arxiv.org/abs/1801.01401"])
 
+    def compare(
+        self,
+        fake: sides.Side,
+        real: sides.Side,
+        columns: kernel.Columns | None,
+        options: impl.Options,
+        **asked: typing.Any,
+    ) -> kernel.Comparison:
+        """One pass over the polynomial kernel."""
+        subsets = selections.subset_rows(len(real), len(fake), **_draws(options)) if options.own["subsets"] else ()
+        return kernel.compare(real.features, fake.features, columns, subsets=subsets, **_kernel(options), **asked)
+
+    def beside(self, found: kernel.Comparison) -> dict[str, typing.Any]:
+        """Mean and spread of the subsets."""
+        return _subset_entries(found.subsets) if len(found.subsets) else {}
+
     def score(self, fake: sides.Side, real: sides.Side, options: impl.Options) -> dict[str, typing.Any]:
         """Exact kernel distance with its standard error, or that of subsets, or both."""
-        _need_features(fake, real)
-        shape, precision = _kernel(options), options.own["precision"]
-        result: dict[str, typing.Any] = {}
-        if options.own["subsets"]:
-            found = kernel.subset_distances(
-                real.features,
-                fake.features,
-                subsets=options.own["subsets"],
-                subset_size=options.own["subset_size"],
-                seed=options.own["seed"],
-                kernel=shape,
-                precision=precision,
-            )
-            result = {"kid_subset_mean": float(found.mean()), "kid_subset_std": float(found.std())}
-        elif not options.own["exact"]:
-            raise ValueError("expected subsets when exact=False, got none; pass subsets=100")
         if options.own["exact"]:
-            every = [(np.ones(len(fake), bool), np.ones(len(real), bool))]
-            (estimate,) = _estimates(fake, real, every, options)
-            result |= _entries(estimate, options)
-        return result
+            return kernels.KernelMeasure.score(self, fake, real, options)
+        if not options.own["subsets"]:
+            raise ValueError("expected subsets when exact=False, got none; pass subsets=100")
+        self.refuse_statistics(fake, real)
+        return _subset_entries(
+            kernel.subset_distances(real.features, fake.features, **_draws(options), **_kernel(options))
+        )
+
+    def all_scores(
+        self, fake: sides.Side, real: sides.Side, groups: impl.Groups, options: impl.Options
+    ) -> tuple[dict[str, typing.Any], dict[str, typing.Any]]:
+        """From one pass, unless `exact` is off: then groups have passes of their own, over their rows."""
+        way = kernels.KernelMeasure if options.own["exact"] else impl.Measure
+        return way.all_scores(self, fake, real, groups, options)
 
     def label_scores(
         self, fake: sides.Side, real: sides.Side, groups: impl.Groups, options: impl.Options
     ) -> dict[str, typing.Any]:
-        """Exact kernel distances of all groups from one pass over the kernel."""
-        _need_features(fake, real)
-        counts = {label: (int(left.sum()), int(right.sum())) for label, (left, right) in groups.items()}
-        enough = [label for label, pair in counts.items() if min(pair) >= self.fewest(options)]
-        found = _estimates(fake, real, [groups[label] for label in enough], options) if enough else []
-        entries: dict[str, dict[str, typing.Any]] = {
-            label: _entries(estimate, options) for label, estimate in zip(enough, found, strict=True)
-        }
-        results: dict[str, typing.Any] = {}
-        for label, (left, right) in counts.items():
-            n = {"n_predictions": left, "n_references": right}
-            lacking = impl.too_few(n, self.fewest(options))
-            results[label] = {**entries.get(label, {"kid": None}), **n, "warnings": [lacking] if lacking else []}
-        return results
+        """Exact distances of groups; subsets are of all rows only."""
+        own = {**options.own, "exact": True, "subsets": None}
+        return impl.Measure.label_scores(self, fake, real, groups, impl.replaced(options, own))
 
 
-def _need_features(fake: sides.Side, real: sides.Side) -> None:
-    if fake.moments or real.moments:
-        raise ValueError("kid: expected images or features, got statistics; a kernel distance needs every row")
+def _draws(options: impl.Options) -> dict[str, typing.Any]:
+    return {key: options.own[key] for key in ("subsets", "subset_size", "seed")}
 
 
-def _kernel(options: impl.Options) -> kernel.Polynomial:
-    return kernel.Polynomial(options.own["degree"], options.own["gamma"], options.own["coef0"])
+def _kernel(options: impl.Options) -> dict[str, typing.Any]:
+    own = options.own
+    shape = kernel.Polynomial(own["degree"], own["gamma"], own["coef0"])
+    return {"kernel": shape, "precision": own["precision"]}
 
 
-def _estimates(
-    fake: sides.Side, real: sides.Side, selections: list[tuple[np.ndarray, np.ndarray]], options: impl.Options
-) -> list[kernel.Estimate]:
-    fake_ids, real_ids = impl.patients_of(options, len(fake), len(real))
-    return kernel.kernel_distances(
-        real.features,
-        fake.features,
-        np.stack([right for _, right in selections], axis=1),
-        np.stack([left for left, _ in selections], axis=1),
-        kernel=_kernel(options),
-        precision=options.own["precision"],
-        real_clusters=real_ids,
-        fake_clusters=fake_ids,
-    )
-
-
-def _entries(estimate: kernel.Estimate, options: impl.Options) -> dict[str, float]:
-    result = {"kid": estimate.value, "kid_standard_error": estimate.standard_error}
-    if options.confidence_level:
-        ends = intervals.normal(estimate.value, estimate.standard_error, confidence=options.confidence_level)
-        result |= impl.with_interval("kid", ends)
-    return result
+def _subset_entries(values: np.ndarray) -> dict[str, float]:
+    return {"kid_subset_mean": float(values.mean()), "kid_subset_std": float(values.std())}

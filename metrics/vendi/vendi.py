@@ -6,6 +6,7 @@ import typing
 
 import numpy as np
 
+import synthchex.maths.intervals as intervals
 import synthchex.maths.vendi as vendi
 import synthchex.measure as measure
 import synthchex.measure.sides as sides
@@ -22,8 +23,11 @@ Args:
     orders: one or more q, [1] by default; q = 2 and "inf" see common images only, small q counts rare ones.
     precision: of the products, "float32" or "float64".
     matched: number of rows of each side, drawn at random, that are scored; None scores all. Compare at equal numbers.
+    confidence_level: also return the ends of a jackknife interval of each, for example 0.95.
+    n_resamples: groups that are left out in turn for it, 20 by default.
     groups: {label: mask}, or labels of one or both sides, for the same numbers per label.
-    seed: of the rows of `matched`.
+    patients: (ids of predictions or None, ids of references or None), left out together in the interval.
+    seed: of the rows of `matched` and of the groups that are left out.
 Returns:
     `vendi` (q = 1) and `vendi_q<order>` for the others, `vendi_references`, n_predictions, n_references, encoder,
     warnings; `labels` when groups are given.
@@ -38,6 +42,7 @@ class Vendi(impl.Solo):
     """Effective number of different images; see the card."""
 
     options = types.MappingProxyType({"orders": (1,), "precision": "float32", "matched": None})
+    resamples = True
 
     def _info(self) -> typing.Any:
         return measure.info(DESCRIPTION, USAGE, CITATION, ["https://arxiv.org/abs/2210.02410"])
@@ -51,24 +56,44 @@ class Vendi(impl.Solo):
         return int(options.own["matched"] or 1)
 
     def alone(self, side: sides.Side, options: measure.Options) -> dict[str, typing.Any]:
-        """One score per order."""
-        orders = _orders(options)
-        rows = _drawn(side, options)
-        found = vendi.vendi_scores(rows.features, orders=orders, precision=options.own["precision"])
+        """One score per order, with an interval when asked."""
+        orders, precision = _orders(options), options.own["precision"]
+        rows = _drawn(len(side), options)
+        drawn = side if rows is None else side.take(rows)
+        found = vendi.vendi_scores(drawn.features, orders=orders, precision=precision)
         result: dict[str, typing.Any] = {_name(order): value for order, value in zip(orders, found, strict=True)}
-        most = min(rows.features.shape)
-        doubts = [f"near the largest possible value: {most} for {len(rows)} rows of {rows.features.shape[1]} features"]
-        lacking = ["vendi gives no interval: resampled rows repeat, and repeats are not diverse"]
-        return result | {
-            "warnings": (doubts if max(found) > 0.5 * most else []) + (lacking if options.confidence_level else [])
-        }
+        most = min(drawn.features.shape)
+        doubt = f"near the largest possible value: {most} for {len(drawn)} rows of {drawn.features.shape[1]} features"
+        result["warnings"] = [doubt] if max(found) > 0.5 * most else []
+        if options.confidence_level:
+            chosen = options if rows is None else measure.select_patients(options, rows)
+            result |= _intervals(drawn.features, found, chosen)
+        return result
 
-    def _beside(self, fake: sides.Side, real: typing.Any, options: measure.Options) -> dict[str, typing.Any]:
-        result = impl.Solo._beside(self, fake, real, options)
+    def whole(self, fake: sides.Side, real: typing.Any, options: measure.Options) -> dict[str, typing.Any]:
+        """The same of the references beside it, and a warning where the two do not compare."""
+        result = impl.Solo.whole(self, fake, real, options)
         if real is not None and len(fake) != len(real) and not options.own["matched"]:
             fewer = min(len(fake), len(real))
             result["warnings"] = [*result["warnings"], f"counts differ: pass matched={fewer} to compare the two sides"]
         return result
+
+
+def _intervals(features: np.ndarray, values: list[float], options: measure.Options) -> dict[str, float]:
+    orders, ids = _orders(options), None if options.patients is None else options.patients[0]
+    blocks = intervals.assign_blocks(
+        len(features), ids, blocks=options.n_resamples or intervals.BLOCKS, seed=options.seed, name="predictions"
+    )
+    found = vendi.vendi_intervals(
+        features,
+        blocks,
+        values,
+        orders=orders,
+        precision=options.own["precision"],
+        confidence=float(options.confidence_level or 0),
+    )
+    entries = [measure.with_interval(_name(order), ends) for order, ends in zip(orders, found, strict=True)]
+    return {key: value for entry in entries for key, value in entry.items()}
 
 
 def _orders(options: measure.Options) -> list[float]:
@@ -82,10 +107,11 @@ def _name(order: float) -> str:
     return "vendi_qinf" if math.isinf(order) else f"vendi_q{order:g}"
 
 
-def _drawn(side: sides.Side, options: measure.Options) -> sides.Side:
+def _drawn(rows: int, options: measure.Options) -> np.ndarray | None:
+    """Row numbers of `matched`; None for all of them."""
     count = options.own["matched"]
-    if count is None or count == len(side):
-        return side
-    if not 1 <= count <= len(side):
-        raise ValueError(f"matched must be at least 1 and at most the rows of each side, got {count} for {len(side)}")
-    return side.take(np.sort(np.random.default_rng(options.seed).choice(len(side), count, replace=False)))
+    if count is None or count == rows:
+        return None
+    if not 1 <= count <= rows:
+        raise ValueError(f"matched must be at least 1 and at most the rows of each side, got {count} for {rows}")
+    return np.sort(np.random.default_rng(options.seed).choice(rows, count, replace=False))

@@ -24,9 +24,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "stages",
         "any synthetic set against any real one, overall and per label",
     ),
+    "compare": ("synthchex.commands.compare", "stages", "evaluated models against each other: tests and a leaderboard"),
     "push-metrics": ("synthchex.commands.push_metrics", "publish", "the metric modules as Spaces of a Hub namespace"),
     "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),
-    "launch": ("synthchex.commands.launch", "many processes", "generate or filter on several GPUs or CPU cores"),
+    "launch": ("synthchex.commands.launch", "many processes", "generate, filter, evaluate on several GPUs or cores"),
 }
 
 

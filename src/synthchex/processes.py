@@ -30,6 +30,11 @@ class Process:
         return self.rank == 0
 
 
+def launched() -> bool:
+    """Whether this process was started as one of several."""
+    return int(os.environ.get(EXPECTED, "1")) > 1
+
+
 def join(device: str | None = None, *, threads: int = 1) -> Process:
     """This process's place, from the launcher through accelerate.
 

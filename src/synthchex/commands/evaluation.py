@@ -7,19 +7,20 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from synthchex.data import images as films
+from synthchex import processes
+from synthchex.commands import push_results
 from synthchex.data import shards, sources
-from synthchex.models import encoders
-from synthchex.options import Parser
-from synthchex.scores import Request, Scored, Side, score
+from synthchex.models import classifiers, encoders, store
+from synthchex.options import Parser, run
+from synthchex.scores import Networks, Request, Scored, chexgenbench, load_networks, samples, score
+from synthchex.scores.request import METRICS, POLICIES, PROTOCOLS
 
-SHEET = 24
+PUBLISHED_NETWORKS = {"encoders": ["inception", "rad-dino"], "image_text": "biovil-t"}
+ROLES = ("image", "prompt", "labels", "patient", "id")
 
 
 def parser() -> Parser:
@@ -29,57 +30,122 @@ def parser() -> Parser:
         description="Score a synthetic set against a real one, overall and per label, beside the real-vs-real floor.",
         examples=(
             "synthchex evaluate --real real/ --synthetic synthetic/ --out scores",
-            "synthchex evaluate --real real.csv --synthetic films.csv "
-            "--encoder rad-dino --image-text medsiglip --out scores",
-            "synthchex evaluate --real real/ --synthetic org/dataset --encoder ./my-encoder --out scores",
+            "synthchex evaluate --real real.csv --synthetic films.csv --image-dir real-films/ films/ "
+            "--encoder rad-dino inception --image-text biovil-t --out scores",
+            "synthchex launch --num-processes 4 evaluate --real real/ --synthetic org/dataset --out scores",
         ),
     )
+    _add_sets(options)
+    _add_measures(options)
+    _add_labels(options)
+    options.add_common()
+    return options
+
+
+def _add_sets(options: Parser) -> None:
     sets = options.add_argument_group(
         "sets: image folder, .csv/.jsonl/.parquet with an image column, saved dataset, or Hub id"
     )
     sets.add_argument("--real", required=True, help="the reference set")
     sets.add_argument("--synthetic", required=True, help="the set to score")
-    sets.add_argument("--image-column", help="name of the image column, where it is not a known one")
-    sets.add_argument("--prompt-column", help="name of the prompt column")
-    sets.add_argument("--labels-column", help="name of the labels column")
-    sets.add_argument("--patient-column", help="name of the patient column; the floor is then split by patient")
-    sets.add_argument("--image-dir", help="folder that image names in the tables are relative to")
+    for role in ROLES:
+        sets.add_argument(
+            f"--{role}-column",
+            nargs="+",
+            metavar="NAME",
+            help=f"{role} column where it has no known name; a second name is that of the synthetic set",
+        )
+    sets.add_argument(
+        "--image-dir", nargs="+", metavar="DIR", help="folder of the images of a table; a second one for the synthetic"
+    )
+    sets.add_argument("--split", default="train", help="split of a saved or Hub dataset (default train)")
+    sets.add_argument(
+        "--source-policy",
+        choices=POLICIES,
+        default=Request.source_policy,
+        help="where the real films come from; only those of an open source are shown in the report",
+    )
+    sets.add_argument("--drop-repeated-prompts", action="store_true", help="keep one real film per prompt")
+
+
+def _add_measures(options: Parser) -> None:
     how = options.add_argument_group("how")
+    how.add_argument("--out", required=True, type=Path, help="folder for results.json, samples, report and plots")
     how.add_argument(
-        "--out", required=True, type=Path, help="folder for results.json, report.html, plots and the feature store"
+        "--feature-store", type=Path, help="folder that keeps features, for several evaluations (default OUT/features)"
     )
     how.add_argument(
-        "--encoder", default=Request.encoder, help=f"name ({', '.join(encoders.ENCODERS)}), Hub id or folder"
-    )
-    how.add_argument("--image-text", help=f"for alignment: name ({', '.join(encoders.IMAGE_TEXT)}), Hub id or folder")
-    how.add_argument(
-        "--nearest-k", type=int, default=Request.nearest_k, help="neighbours of precision, recall, density, coverage"
-    )
-    how.add_argument(
-        "--min-rows", type=int, default=Request.min_rows, help="fewest films per label and side that are scored"
+        "--encoder",
+        dest="encoders",
+        nargs="+",
+        help=f"one or more: name ({', '.join(encoders.ENCODERS)}), Hub id or folder (default {encoders.DEFAULT})",
     )
     how.add_argument(
-        "--confidence-level", type=float, default=Request.confidence_level, help="level of the intervals (default 0.95)"
+        "--image-text",
+        help=f"for alignment and CMMD: name ({', '.join(encoders.IMAGE_TEXT)}), Hub id or folder",
     )
-    how.add_argument("--seed", type=int, default=Request.seed, help="seed of splits and resampling")
+    how.add_argument(
+        "--classifier",
+        dest="classifiers",
+        nargs="+",
+        default=[],
+        help=f"for label faithfulness: name ({', '.join(classifiers.CLASSIFIERS)}), Hub id or folder",
+    )
+    how.add_argument("--metrics", nargs="+", default=list(Request.metrics), help=f"among {', '.join(METRICS)}")
+    how.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default=Request.protocol,
+        help="chexgenbench prepares films as that benchmark does and also writes its CSV files",
+    )
+    how.add_argument("--nearest-k", type=int, default=Request.nearest_k, help="neighbours of precision, recall, …")
+    how.add_argument("--confidence-level", type=float, default=Request.confidence_level, help="of the intervals")
+    how.add_argument("--seed", type=int, default=Request.seed, help="of splits and resampling")
     how.add_argument("--batch-size", type=int, default=Request.batch_size, help="films per forward pass")
+    how.add_argument("--num-workers", type=int, default=Request.num_workers, help="threads that read films")
     how.add_argument("--device", help="cpu, cuda, …")
     how.add_argument("--title", default="Synthetic against real", help="title of the report")
-    options.add_common()
-    return options
+    how.add_argument("--extra-info", default="", help="name of the model in the CSV files of --protocol chexgenbench")
+    how.add_argument("--push-results", metavar="MODEL", help="Hub id of the model whose page shows the scores")
+    how.add_argument("--benchmark", help="Hub dataset id that pushed scores belong to")
+    how.add_argument("--csv-dir", type=Path, help="where those files are appended to (default OUT)")
+
+
+def _add_labels(options: Parser) -> None:
+    labels = options.add_argument_group("labels")
+    labels.add_argument("--min-rows", type=int, default=Request.min_rows, help="fewest films of a scored label")
+    labels.add_argument("--uncertain", default=Request.uncertain, help="what -1 counts as: ignore, positive, negative")
+    labels.add_argument("--adjustment", default=Request.adjustment, help="of p values over the labels: holm or bh")
+    labels.add_argument("--alpha", type=float, default=Request.alpha, help="level of the tests")
+    labels.add_argument("--draws", type=int, default=Request.draws, help="size-matched draws per label")
+    labels.add_argument("--permutations", type=int, default=Request.permutations, help="of each test")
+    labels.add_argument("--match-size", type=int, help="films per side at which labels are compared")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Open both sets, score them, write results and report, print the table."""
+    """Open both sets, encode them with the other processes, score them, write results and report, print the table."""
     options = parser().parse_args(argv)
-    given = {role: getattr(options, f"{role}_column") for role in ("image", "prompt", "labels", "patient")}
-    columns = {role: name for role, name in given.items() if name}
-    real, synthetic = (
-        sources.open_images(source, columns=known_columns(source, columns), image_dir=options.image_dir)
-        for source in (options.real, options.synthetic)
+    request = requested(options)
+    if options.push_results and not options.benchmark:
+        raise ValueError("--push-results needs --benchmark, the dataset id that the scores belong to")
+    real, synthetic, joined = open_sets(options)
+    networks = load_networks(request)
+    kept = options.feature_store or options.out / "features"
+    if not _encode_together((real, synthetic), networks, request, kept):
+        return
+    results, report = write(
+        real,
+        synthetic,
+        request,
+        options.out,
+        kept=kept,
+        networks=networks,
+        quiet=options.quiet,
+        extra={"title": options.title, "join": joined},
+        csv=(options.csv_dir or options.out, options.extra_info),
     )
-    request = Request(**{name: getattr(options, name) for name in asdict(Request()) if hasattr(options, name)})
-    results, report = write(real, synthetic, request, options.out, quiet=options.quiet, extra={"title": options.title})
+    if options.push_results:
+        push_results.push(results, options.push_results, options.benchmark)
     if options.json:
         print(json.dumps({"results": str(options.out / "results.json"), "report": str(report)}))
         return
@@ -89,9 +155,62 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\nnumbers in {options.out / 'results.json'}\n{report.resolve()}")
 
 
-def known_columns(source: str, columns: dict[str, str]) -> dict[str, str] | None:
-    """Column names given on the command line; a folder of images has no columns to name."""
-    return columns if not Path(source).is_dir() else None
+def requested(options: Any) -> Request:
+    """The request that the options make; a protocol brings its own networks where none are named."""
+    given = {field.name: getattr(options, field.name) for field in fields(Request) if hasattr(options, field.name)}
+    if given["protocol"] == "chexgenbench":
+        given |= {key: value for key, value in PUBLISHED_NETWORKS.items() if given[key] is None}
+        if "rad-dino" not in [name.partition(":")[0] for name in given["encoders"]]:
+            raise ValueError(
+                f"--protocol chexgenbench needs the encoder rad-dino, got {given['encoders']}; its numbers are of it"
+            )
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return Request(**{key: value for key, value in values.items() if value is not None})
+
+
+def open_sets(options: Any) -> tuple[sources.ImageSet, sources.ImageSet, dict[str, Any] | None]:
+    """Both sets, checked; labels of synthetic rows that have none come from the real rows they join."""
+    real, synthetic = (_open(options, side) for side in ("real", "synthetic"))
+    if options.drop_repeated_prompts:
+        real, _ = sources.drop_repeated_prompts(real)
+    joined = sources.join(real, synthetic)
+    if joined is None:
+        return real, synthetic, None
+    if synthetic.labels is None and real.labels is not None:
+        synthetic = sources.with_labels(synthetic, real, joined)
+    return real, synthetic, {key: value for key, value in joined._asdict().items() if key != "pairs"}
+
+
+def _open(options: Any, side: Literal["real", "synthetic"]) -> sources.ImageSet:
+    source, place = getattr(options, side), ("real", "synthetic").index(side)
+    columns = {role: names[min(place, len(names) - 1)] for role in ROLES if (names := _given(options, role))}
+    folders = options.image_dir or [None]
+    return sources.open_images(
+        source,
+        columns=columns or None,
+        image_dir=folders[min(place, len(folders) - 1)],
+        split=options.split,
+        side=side,
+    )
+
+
+def _given(options: Any, role: str) -> list[str]:
+    names: list[str] = getattr(options, f"{role}_column") or []
+    if len(names) > 2:
+        raise ValueError(f"--{role}-column takes one name, or one for each set, got {names}")
+    return names
+
+
+def _encode_together(
+    sets: tuple[sources.ImageSet, sources.ImageSet], networks: Networks, request: Request, kept: Path
+) -> bool:
+    """With several processes, encode both sets together; whether this is the process that goes on."""
+    if not processes.launched():
+        return True
+    process = processes.join(request.device)
+    for images in sets:
+        store.share(images, networks.all, kept, batch_size=request.batch_size, num_workers=request.num_workers)
+    return process.is_main
 
 
 def write(
@@ -100,68 +219,48 @@ def write(
     request: Request,
     out: Path,
     *,
+    kept: Path | None = None,
+    networks: Networks | None = None,
     quiet: bool = False,
     rejected: sources.ImageSet | None = None,
     extra: dict[str, Any] | None = None,
+    csv: tuple[Path, str] | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """Score, then write `results.json`, `report.html` and `plots/` into `out`; features are kept in `out/features`."""
+    """Score, then write `results.json`, `samples.parquet`, `report.html` and `plots/` into `out`; under the protocol
+    chexgenbench also its CSV files into the folder `csv[0]`, as rows of the model `csv[1]`.
+    """
+    from synthchex.commands.pictures import pictures
     from synthchex.report import write_report
 
     out.mkdir(parents=True, exist_ok=True)
-    scored = score(real, synthetic, request, out / "features", quiet=quiet)
+    scored = score(real, synthetic, request, kept or out / "features", networks=networks, quiet=quiet)
     results = scored.results | {"created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     results |= {"command": shlex.join(["synthchex", *sys.argv[1:]]), **(extra or {})}
+    if request.protocol == "chexgenbench":
+        results["chexgenbench"] = published_numbers(scored, csv or (out, ""))
+    table = samples.table(scored, request)
+    shards.write_table(out / "samples.parquet", table)
     shards.write_whole(out / "results.json", json.dumps(results, indent=2).encode() + b"\n")
-    return results, write_report(results, out, images=pictures(scored, rejected, request.seed))
+    return results, write_report(results, out, images=pictures(scored, table, rejected, request))
 
 
-def pictures(scored: Scored, rejected: sources.ImageSet | None, seed: int) -> Any:
-    """What the report shows: samples of both sets, rejects with their reasons, best and worst aligned, a map of the
-    features.
-    """
-    from synthchex.report import ReportImages
-
-    rng = np.random.default_rng(seed)
+def published_numbers(scored: Scored, csv: tuple[Path, str]) -> dict[str, Any]:
+    """The numbers that CheXGenBench publishes, appended to its CSV files."""
     real, synthetic = scored.real, scored.synthetic
-    order = np.argsort(scored.matched) if scored.matched is not None else np.array([], int)
-    points = principal_plane(real.features, synthetic.features)
-    return ReportImages(
-        real=sheet(real, rng.permutation(len(real.features))[:SHEET]),
-        kept=sheet(synthetic, rng.permutation(len(synthetic.features))[:SHEET]),
-        rejected=None if rejected is None else rejects(rejected),
-        best_aligned=sheet(synthetic, order[::-1][:6], scored.matched),
-        worst_aligned=sheet(synthetic, order[:6], scored.matched),
-        real_points=points[0],
-        synthetic_points=points[1],
-        matched=scored.matched,
-        shuffled=scored.shuffled,
-    )
+    pairs = {
+        name.partition(":")[0]: chexgenbench.Pair(real.features[name], synthetic.features[name])
+        for name in real.features
+    }
+    grouped = chexgenbench.groups(real.prompts, real.labels, synthetic.prompts, rows=(len(real), len(synthetic)))
+    rows = chexgenbench.image_rows(pairs.get("inception"), pairs["rad-dino"], grouped)
+    chexgenbench.write_image_csv(csv[0], rows, extra_info=csv[1])
+    found = {"image": rows}
+    if scored.matched is None:
+        return found
+    aligned = chexgenbench.alignment_rows(scored.matched, grouped)
+    chexgenbench.write_alignment_csv(csv[0], aligned, extra_info=csv[1])
+    return found | {"alignment": aligned}
 
 
-def sheet(side: Side, rows: np.ndarray, cosine: np.ndarray | None = None) -> list[tuple[np.ndarray, str]]:
-    """Films of some rows with their captions."""
-    found = []
-    for row in map(int, rows):
-        index = int(side.encoded.kept[row])
-        caption = side.prompts[row] if side.prompts is not None else str(side.images.ids[index])
-        if cosine is not None:
-            caption += f"\ncosine {cosine[row]:.2f}"
-        found.append((films.read(side.images.fetch(index)).pixels, caption))
-    return found
-
-
-def rejects(judged: sources.ImageSet) -> list[tuple[np.ndarray, str]]:
-    """Films that the judge dropped, with prompt and reason."""
-    reasons = judged.provenance.get("drop_reason", [])
-    found = []
-    for index in [i for i, reason in enumerate(reasons) if reason and not reason.startswith("unreadable")][:SHEET]:
-        row = judged.row(index)
-        found.append((films.read(judged.fetch(index)).pixels, f"{row['prompt']}\n{row['quality']}\n{reasons[index]}"))
-    return found
-
-
-def principal_plane(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets on the two main axes of the real features, (N, 2) each."""
-    centre = real.mean(0)
-    axes = np.linalg.eigh(np.cov(real - centre, rowvar=False))[1][:, :-3:-1]
-    return (real - centre) @ axes, (synthetic - centre) @ axes
+if __name__ == "__main__":
+    sys.exit(run(main))  # type: ignore[arg-type]

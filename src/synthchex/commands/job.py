@@ -31,8 +31,9 @@ PHANTOM = "phantom:"
 class Job:
     """What the main job is made of; one YAML. `prompts` and `real` may be "phantom:<count>" for the embedded domain.
 
-    `recipe` and `judge` name a YAML; `encoder` and `image_text` are names, Hub ids or folders; `num_processes` None
-    means one per GPU, or per CPU core.
+    `recipe` and `judge` name a YAML; `encoder`, `image_text` and `classifier` are names, Hub ids or folders;
+    `source_policy` says where the real films come from (open, credentialed, unknown): only open ones are shown;
+    `num_processes` None means one per GPU, or per CPU core.
     """
 
     title: str
@@ -42,7 +43,9 @@ class Job:
     judge: str
     encoder: str
     image_text: str | None = None
+    classifier: str | None = None
     domain: str = "radiographs"
+    source_policy: str = "unknown"
     seed: int = 0
     images_per_prompt: int = 1
     batch_size: int = 16
@@ -210,7 +213,13 @@ def score(
 
     real = str(folder / "real") if job.real.startswith(PHANTOM) else job.real
     request = Request(
-        encoder=job.encoder, image_text=job.image_text, nearest_k=job.nearest_k, seed=job.seed, domain=job.domain
+        encoders=(job.encoder,),
+        image_text=job.image_text,
+        classifiers=(job.classifier,) if job.classifier else (),
+        nearest_k=job.nearest_k,
+        seed=job.seed,
+        domain=job.domain,
+        source_policy=job.source_policy,
     )
     return write(
         sources.open_images(real),

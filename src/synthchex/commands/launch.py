@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import synthchex
 from synthchex import processes
 from synthchex.options import Parser
 
-LAUNCHED = {"generate": "generation/generate.py", "filter": "filtering/filter.py"}
+LAUNCHED = {
+    "generate": "generation/generate.py",
+    "filter": "filtering/filter.py",
+    "evaluate": "commands/evaluation.py",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,5 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words[:split])
     if options.num_processes < 1:
         raise ValueError(f"--num-processes must be at least 1, got {options.num_processes}")
-    room, script = LAUNCHED[options.command].split("/")
-    return processes.launch(synthchex.room(room) / script, words[split:], options.num_processes)
+    place, script = LAUNCHED[options.command].split("/")
+    folder = Path(__file__).parent if place == "commands" else synthchex.room(place)
+    return processes.launch(folder / script, words[split:], options.num_processes)

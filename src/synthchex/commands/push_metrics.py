@@ -147,11 +147,11 @@ def check_access(namespace: str) -> None:
         raise ValueError("expected a token with write access, got none; run `hf auth login` or set HF_TOKEN") from error
     except errors.HfHubHTTPError as error:
         raise ValueError(
-            f"expected a token that the Hub knows, got one that it refuses ({_first_line(error)}); run `hf auth login`"
+            f"expected a token that the Hub knows, got one that it refuses ({first_line(error)}); run `hf auth login`"
         ) from error
-    except _http_error() as error:
+    except http_error() as error:
         raise ValueError(
-            f"expected to reach {constants.ENDPOINT}, got {_first_line(error)}; check the network"
+            f"expected to reach {constants.ENDPOINT}, got {first_line(error)}; check the network"
         ) from error
     role = user.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
@@ -175,20 +175,20 @@ def push(space: Space, *, private: bool) -> str:
         made = api.create_repo(space.repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         message = f"synthchex {synthchex.__version__}"
         api.create_commit(space.repo_id, operations, repo_type="space", commit_message=message)
-    except _http_error() as error:
+    except http_error() as error:
         raise ValueError(
-            f"{space.repo_id} could not be pushed ({_first_line(error)}); Spaces before it are there, run the same "
+            f"{space.repo_id} could not be pushed ({first_line(error)}); Spaces before it are there, run the same "
             "command again"
         ) from error
     return str(made)
 
 
-def _http_error() -> type[Exception]:
+def http_error() -> type[Exception]:
     """Base class of what the Hub's client raises: of httpx with huggingface_hub 1, of httpx2 with 2."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

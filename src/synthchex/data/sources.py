@@ -1,39 +1,33 @@
 """Any set of films or prompts that a user has, as one thing: folder, table, Parquet shards, saved dataset, Hub id.
 
-Column names are those found in the wild; a column that cannot be told is an error that lists the columns there are.
+What `tables` knows of columns and files becomes an `ImageSet`; two sets are joined by id, or by prompt. Nothing is left
+out silently: what was guessed, found elsewhere, repeated or not joined is counted.
 """
 
 from __future__ import annotations
 
-import ast
-import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from synthchex.data import images, records, shards
+from synthchex.data import images, records, shards, tables
+from synthchex.data.tables import Missing, Table
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "id": ("id", "dicom_id", "image_id"),
-    "image": ("image", "image_path", "path", "file_name", "filename", "img_savename", "synthetic_filename"),
-    "prompt": ("prompt", "annotated_prompt", "caption", "text", "report"),
-    "labels": ("labels_dict", "chexpert_labels", "labels"),
-    "patient": ("patient", "patient_id", "subject_id", "patientid"),
-    "seed": ("seed",),
-}
 KEPT_COLUMNS = (*records.PROVENANCE_COLUMNS, *records.VERDICT_COLUMNS)
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
+ROLES = ("id", "prompt", "labels", "patient", "view")
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """Films with what is known of them, in a fixed order. Pixels are fetched one at a time.
 
-    `labels` is float32 (N, 14): 1, 0, -1 uncertain, NaN not mentioned. `prompts`, `labels`, `patients` are None where
-    unknown.
+    `labels` is float32 (N, 14): 1, 0, -1 uncertain, NaN not mentioned. `prompts`, `labels`, `patients`, `views` are
+    None where unknown. `has_ids`: `ids` come from an id column, else they are file names or row numbers. `notes` counts
+    what was done while opening: found-by-stem, missing, id-repeated, image-repeated, prompt-empty, patient-empty.
     """
 
     source: str
@@ -43,6 +37,9 @@ class ImageSet:
     labels: np.ndarray | None = None
     patients: Sequence[str] | None = None
     provenance: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    views: Sequence[str] | None = None
+    has_ids: bool = False
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,7 +49,7 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[index]
         return {
             "id": self.ids[index],
-            "filename": f"{_file_stem(self.ids[index])}.png",
+            "filename": f"{tables.film_stem(self.ids[index]).replace('/', '_')}.png",
             "prompt": None if self.prompts is None else self.prompts[index],
             "labels_dict": _as_dict(labels),
             **{name: values[index] for name, values in self.provenance.items()},
@@ -70,16 +67,39 @@ class ImageSet:
             ]
         return records.fingerprint([list(self.ids), self.prompts and list(self.prompts), state])
 
+    def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
+        """The set of some of its films, by row number, in that order."""
+        rows = [int(row) for row in rows]
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of any tabular source: whole columns by name, single cells of the image column by row."""
+        def chosen(values: Sequence[Any] | None) -> Any:
+            return None if values is None else [values[row] for row in rows]
 
-    source: str
-    columns: Sequence[str]
-    count: int
-    column: Callable[[str], list[Any]]
-    cell: Callable[[str, int], Any]
+        return replace(
+            self,
+            ids=chosen(self.ids),
+            fetch=lambda index: self.fetch(rows[index]),
+            prompts=chosen(self.prompts),
+            labels=None if self.labels is None else self.labels[rows],
+            patients=chosen(self.patients),
+            views=chosen(self.views),
+            provenance={name: chosen(values) for name, values in self.provenance.items()},
+        )
+
+
+class Join(NamedTuple):
+    """Rows of a real and a synthetic set that belong together.
+
+    `pairs` is int (P, 2): real row, synthetic row, in synthetic order; a real row may stand with several synthetic
+    ones. Synthetic rows are `joined` + `only_synthetic`; real rows are those in `pairs`, `only_real`, and `repeated`,
+    whose prompt an earlier real row has, which stands for it.
+    """
+
+    by: Literal["id", "prompt"]
+    pairs: np.ndarray
+    joined: int
+    only_real: int
+    only_synthetic: int
+    repeated: int
 
 
 def open_images(
@@ -89,6 +109,8 @@ def open_images(
     image_dir: str | Path | None = None,
     split: str = "train",
     revision: str | None = None,
+    side: tables.Side | None = None,
+    missing: Missing = "error",
 ) -> ImageSet:
     """Open a set of films.
 
@@ -100,34 +122,42 @@ def open_images(
         image_dir: folder that image names of a table are relative to; its own folder by default.
         split: split of a saved or Hub dataset.
         revision: commit, tag or branch of a Hub dataset.
+        side: which set of a comparison this is; tells `path` from `synthetic_filename` in CheXGenBench's tables.
+        missing: "error" where a table names a file that is not there, or "count" to leave it to the reader.
 
     Raises:
-        ValueError: nothing readable there, no images, unknown or ambiguous columns, ids that stand twice.
+        ValueError: nothing readable there, no images, unknown or ambiguous columns, files that are not there, ids or
+            image names that stand twice.
     """
     path = Path(source)
-    if path.is_dir() and not _is_dataset_folder(path):
+    if path.is_dir() and not tables.is_dataset_folder(path):
         return _image_folder(path)
-    table = open_table(source, split=split, revision=revision)
-    names = resolve(
-        table.columns, columns, needed=("image",), optional=("id", "prompt", "labels", "patient"), source=table.source
-    )
-    if path.is_file() and not _holds_images(table, names["image"]):
-        files = [_beside(path, image_dir, name) for name in table.column(names["image"])]
+    table = tables.open_table(source, split=split, revision=revision)
+    if not table.count:
+        raise ValueError(f"expected films in {source}, got a table of 0 rows; check how it was made")
+    roles = tables.resolve(table, columns, needed=("image",), optional=ROLES, side=side)
+    notes: dict[str, int] = {}
+    if _names_files(table, roles["image"]):
+        names = [_text(name) for name in table.column(roles["image"])]
+        base = Path(image_dir) if image_dir is not None else path.parent if path.is_file() else path
+        files, found = tables.find_films(names, base, source=table.source, missing=missing)
         fetch: Callable[[int], Any] = files.__getitem__
-        default_ids = [str(name) for name in table.column(names["image"])]
+        notes |= found
     else:
-        fetch = lambda index: table.cell(names["image"], index)  # noqa: E731
-        default_ids = [f"{index:08d}" for index in range(table.count)]
+        fetch = lambda index: table.cell(roles["image"], index)  # noqa: E731
+        names = [f"{index:08d}" for index in range(table.count)]
+    ids, has_ids = _ids(table, roles, names, notes, named="id" in (columns or {}))
     return ImageSet(
         source=table.source,
-        ids=unique_ids(
-            [str(value) for value in table.column(names["id"])] if "id" in names else default_ids, table.source
-        ),
+        ids=ids,
         fetch=fetch,
-        prompts=[str(value) for value in table.column(names["prompt"])] if "prompt" in names else None,
-        labels=_labels(table, names.get("labels")),
-        patients=[str(value) for value in table.column(names["patient"])] if "patient" in names else None,
+        prompts=_texts(table, roles.get("prompt"), notes, "prompt-empty"),
+        labels=tables.label_states(table, roles.get("labels")),
+        patients=_owners(table, roles.get("patient"), notes),
         provenance={name: table.column(name) for name in KEPT_COLUMNS if name in table.columns and name != "id"},
+        views=_texts(table, roles.get("view"), notes, "view-empty"),
+        has_ids=has_ids,
+        notes=notes,
     )
 
 
@@ -144,9 +174,9 @@ def open_prompts(
         texts = [line for line in path.read_text().splitlines() if line.strip()]
         table = Table(str(path), ["prompt"], len(texts), lambda name: texts, lambda name, index: texts[index])
     else:
-        table = open_table(source, split=split)
-    names = resolve(table.columns, columns, needed=("prompt",), optional=("id", "labels"), source=table.source)
-    prompts = [("" if value is None else str(value)).strip() for value in table.column(names["prompt"])]
+        table = tables.open_table(source, split=split)
+    roles = tables.resolve(table, columns, needed=("prompt",), optional=("id", "labels"))
+    prompts = [_text(value).strip() for value in table.column(roles["prompt"])]
     empty = [index for index, prompt in enumerate(prompts) if not prompt or prompt.lower() == "nan"]
     if not prompts:
         raise ValueError(f"expected prompts in {source}, got 0 rows")
@@ -155,100 +185,116 @@ def open_prompts(
             f"expected a prompt in every row of {source}, got {len(empty)} "
             f"empty ones (rows {empty[:5]}); fill or drop them"
         )
-    ids = (
-        [str(value) for value in table.column(names["id"])]
-        if "id" in names
-        else [f"{index:08d}" for index in range(len(prompts))]
-    )
-    labels = _labels(table, names.get("labels"))
-    rows = zip(unique_ids(ids, str(source)), prompts, range(len(prompts)), strict=True)
-    return [{"id": i, "prompt": p, "labels_dict": _as_dict(None if labels is None else labels[n])} for i, p, n in rows]
+    ids = [_text(value) for value in table.column(roles["id"])] if "id" in roles else None
+    _once(ids or [], f"id of {source}", "make ids unique, or name a column of unique ones with --id-column")
+    labels = tables.label_states(table, roles.get("labels"))
+    return [
+        {
+            "id": f"{row:08d}" if ids is None else ids[row],
+            "prompt": prompt,
+            "labels_dict": _as_dict(None if labels is None else labels[row]),
+        }
+        for row, prompt in enumerate(prompts)
+    ]
 
 
-def open_table(source: str | Path, *, split: str = "train", revision: str | None = None) -> Table:
-    """Open anything with rows and columns; see `open_images` for what `source` may be."""
-    path = Path(source)
-    if path.is_file():
-        return _file_table(path)
-    if path.is_dir():
-        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-            return _dataset_table(_from_disk(path, split), str(source))
-        rows = shards.Rows(shards.parquet_files(path))
-        return Table(str(source), rows.columns, len(rows), rows.column, lambda name, index: rows[index][name])
-    if path.is_absolute() or str(source).startswith(".") or path.suffix in TABLES or str(source).count("/") > 1:
-        raise ValueError(f"expected a file, folder or Hub dataset id, got {source}, which is not there; check the path")
-    from datasets import load_dataset
+def join(real: ImageSet, synthetic: ImageSet) -> Join | None:
+    """Which real and synthetic films belong together.
 
-    return _dataset_table(load_dataset(str(source), split=split, revision=revision), str(source))
+    By id where both sets have ids and share some; otherwise by prompt, equal but for whitespace around it, where the
+    first real row of a prompt stands for all. Ids that pair no equal prompts, while prompts do match, are row numbers:
+    they join nothing. Empty prompts join nothing.
+
+    Returns:
+        The join; None where the sets have neither ids nor prompts on both sides.
+    """
+    by_id = _joined("id", real.ids, synthetic.ids) if real.has_ids and synthetic.has_ids else None
+    if real.prompts is None or synthetic.prompts is None:
+        return by_id
+    prompts = [text.strip() for text in real.prompts], [text.strip() for text in synthetic.prompts]
+    by_prompt = _joined("prompt", *prompts)
+    if by_id is None or not by_id.joined:
+        return by_prompt
+    agree = any(prompts[0][one] == prompts[1][other] for one, other in by_id.pairs)
+    return by_id if agree or not by_prompt.joined else by_prompt
 
 
-def resolve(
-    found: Sequence[str],
-    given: Mapping[str, str] | None,
-    *,
-    needed: Sequence[str],
-    optional: Sequence[str],
-    source: str,
-) -> dict[str, str]:
-    """Which column plays which role.
+def with_labels(synthetic: ImageSet, real: ImageSet, joined: Join) -> ImageSet:
+    """The synthetic set with the label states of the real films that its rows were joined to.
+
+    Rows that joined nothing get no label at all (NaN): `joined.only_synthetic` of them.
 
     Raises:
-        ValueError: a given column is not there, a needed role has no column, or two columns could play it.
+        ValueError: the real set has no labels, or the synthetic set has its own.
     """
-    names: dict[str, str] = {}
-    for role in (*needed, *optional):
-        if given and role in given:
-            if given[role] not in found:
-                raise ValueError(
-                    f"{source} has no column {given[role]!r} for the {role}; its columns are {list(found)}"
-                )
-            names[role] = given[role]
-            continue
-        # "image" beside "filename" is our own layout: the first alias wins where it is the role's own name.
-        matches = [column for column in found if column.lower() in ALIASES[role]]
-        if role in matches:
-            matches = [role]
-        if len(matches) > 1:
-            raise ValueError(
-                f"{source} has {len(matches)} columns that may hold "
-                f"the {role}: {matches}; name one with --{role}-column"
-            )
-        if matches:
-            names[role] = matches[0]
-        elif role in needed:
-            raise ValueError(
-                f"{source} has no {role} column: expected one of {list(ALIASES[role])}, "
-                f"its columns are {list(found)}; name one with --{role}-column"
-            )
-    return names
+    if real.labels is None:
+        raise ValueError(f"expected labels in {real.source} to take over, got none; give a table with a labels column")
+    if synthetic.labels is not None:
+        raise ValueError(f"expected {synthetic.source} without labels, got its own; use them, or drop the column first")
+    labels = np.full((len(synthetic), real.labels.shape[1]), np.nan, np.float32)
+    labels[joined.pairs[:, 1]] = real.labels[joined.pairs[:, 0]]
+    return replace(synthetic, labels=labels)
 
 
-def unique_ids(ids: list[str], source: str) -> list[str]:
-    """The ids, when each stands once."""
-    if len(set(ids)) != len(ids):
-        twice = sorted({value for value in ids if ids.count(value) > 1} if len(ids) < 5000 else _repeated(ids))[:5]
+def drop_repeated_prompts(films: ImageSet) -> tuple[ImageSet, int]:
+    """The first film of each prompt, as CheXGenBench keeps of real films, and how many were dropped.
+
+    Prompts are compared as they are, whitespace included.
+
+    Raises:
+        ValueError: the set has no prompts.
+    """
+    if films.prompts is None:
+        raise ValueError(f"expected prompts in {films.source}, got none; name their column with --prompt-column")
+    first: dict[str, int] = {}
+    for row, prompt in enumerate(films.prompts):
+        first.setdefault(prompt, row)
+    return films.take(list(first.values())), len(films) - len(first)
+
+
+def _joined(by: Literal["id", "prompt"], real: Sequence[str], synthetic: Sequence[str]) -> Join:
+    first: dict[str, int] = {}
+    for row, key in enumerate(real):
+        first.setdefault(key, row)
+    first.pop("", None)
+    pairs = [(first[key], row) for row, key in enumerate(synthetic) if key in first]
+    repeated = sum(key in first and first[key] != row for row, key in enumerate(real))
+    used = len({row for row, _ in pairs})
+    return Join(
+        by,
+        np.array(pairs, np.int64).reshape(-1, 2),
+        joined=len(pairs),
+        only_real=len(real) - used - repeated,
+        only_synthetic=len(synthetic) - len(pairs),
+        repeated=repeated,
+    )
+
+
+def _ids(
+    table: Table, roles: Mapping[str, str], names: list[str], notes: dict[str, int], *, named: bool
+) -> tuple[list[str], bool]:
+    """Ids that stand once each, and whether they come from an id column.
+
+    LLaVA-Rad's `id` stands for several films of a study: where the user did not name it, image names are ids instead.
+    """
+    ids = [_text(value) for value in table.column(roles["id"])] if "id" in roles else None
+    doubled = len(names) - len(set(names))
+    if ids is not None and (named or doubled or len(set(ids)) == len(ids)):
+        _once(ids, f"id of {table.source}", "make ids unique, or name a column of unique ones with --id-column")
+        notes |= {"image-repeated": doubled} if doubled else {}
+        return ids, True
+    if ids is not None:
+        notes["id-repeated"] = len(ids) - len(set(ids))
+    _once(names, f"image of {table.source}", "drop the repeated rows, or give each row an id in a column `id`")
+    return names, False
+
+
+def _once(values: list[str], what: str, step: str) -> None:
+    repeated = len(values) - len(set(values))
+    if repeated:
         raise ValueError(
-            f"expected every id of {source} once, got {len(ids) - len(set(ids))} repeats, e.g. {twice}; make ids unique"
+            f"expected every {what} once, got {repeated} repeats, e.g. {tables.repeats(values)[:5]}; {step}"
         )
-    return ids
-
-
-def _file_stem(row_id: str) -> str:
-    """An id as a file name: path separators would make folders of it."""
-    return row_id.removesuffix(Path(row_id).suffix if Path(row_id).suffix.lower() in images.SUFFIXES else "").replace(
-        "/", "_"
-    )
-
-
-def _repeated(ids: list[str]) -> set[str]:
-    seen: set[str] = set()
-    return {value for value in ids if value in seen or seen.add(value)}  # type: ignore[func-returns-value]
-
-
-def _is_dataset_folder(path: Path) -> bool:
-    return any((path / name).exists() for name in (shards.MANIFEST, "state.json", "dataset_dict.json")) or any(
-        True for pattern in ("data/*.parquet", "*.parquet") for _ in path.glob(pattern)
-    )
 
 
 def _image_folder(path: Path) -> ImageSet:
@@ -262,84 +308,30 @@ def _image_folder(path: Path) -> ImageSet:
     return ImageSet(str(path), [str(p.relative_to(path)) for p in files], files.__getitem__)
 
 
-def _file_table(path: Path) -> Table:
-    import pandas as pd
-
-    if path.suffix == ".parquet":
-        rows = shards.Rows([path])
-        return Table(str(path), rows.columns, len(rows), rows.column, lambda name, index: rows[index][name])
-    if path.suffix == ".jsonl":
-        frame = pd.read_json(path, lines=True, dtype=False)
-    elif path.suffix in (".csv", ".tsv"):
-        # ids such as 0012 stay as written; cells are read as text and typed where they are used.
-        frame = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
-    else:
-        raise ValueError(f"expected a table ({', '.join(TABLES)}), got {path}; convert it or give a folder")
-    return Table(str(path), list(frame.columns), len(frame), lambda n: frame[n].tolist(), lambda n, i: frame[n].iloc[i])
+def _names_files(table: Table, column: str) -> bool:
+    """Whether the image column holds names, not images; its first cell that is not empty tells."""
+    cells = (table.cell(column, row) for row in range(table.count))
+    return isinstance(next((cell for cell in cells if cell is not None), None), str)
 
 
-def _from_disk(path: Path, split: str) -> Any:
-    from datasets import DatasetDict, load_from_disk
-
-    loaded = load_from_disk(str(path))
-    if isinstance(loaded, DatasetDict):
-        if split not in loaded:
-            raise ValueError(f"{path} has no split {split!r}; its splits are {list(loaded)}")
-        return loaded[split]
-    return loaded
-
-
-def _dataset_table(dataset: Any, source: str) -> Table:
-    from datasets import Image
-
-    for name, feature in dataset.features.items():
-        if isinstance(feature, Image):
-            dataset = dataset.cast_column(name, Image(decode=False))
-    return Table(source, dataset.column_names, len(dataset), lambda n: list(dataset[n]), lambda n, i: dataset[i][n])
-
-
-def _holds_images(table: Table, column: str) -> bool:
-    return table.count > 0 and isinstance(table.cell(column, 0), (dict, bytes))
-
-
-def _beside(table: Path, image_dir: str | Path | None, name: str) -> Path:
-    return Path(image_dir if image_dir is not None else table.parent) / str(name)
-
-
-def _labels(table: Table, column: str | None) -> np.ndarray | None:
-    """Label states of every row, from a dict column (struct, or text as Python or JSON) or from one column per
-    label.
-    """
-    if column is not None:
-        return np.array([_as_row(_parse(cell)) for cell in table.column(column)], np.float32).reshape(
-            -1, len(records.LABELS)
-        )
-    present = [label for label in records.LABELS if label in table.columns]
-    if not present:
+def _texts(table: Table, column: str | None, notes: dict[str, int], note: str) -> list[str] | None:
+    if column is None:
         return None
-    values = {label: table.column(label) for label in present}
-    cells = ({label: values[label][row] for label in present} for row in range(table.count))
-    return np.array([_as_row(cell) for cell in cells], np.float32).reshape(-1, len(records.LABELS))
+    texts = [_text(value) for value in table.column(column)]
+    empty = sum(not text.strip() for text in texts)
+    notes |= {note: empty} if empty else {}
+    return texts
 
 
-def _parse(cell: Any) -> Mapping[str, Any]:
-    if isinstance(cell, Mapping):
-        return cell
-    if cell is None or str(cell).strip() == "":
-        return {}
-    for reader in (json.loads, lambda text: ast.literal_eval(text.replace("nan", "None"))):
-        try:
-            parsed = reader(str(cell))
-        except (ValueError, SyntaxError):
-            continue
-        if isinstance(parsed, Mapping):
-            return parsed
-    raise ValueError(f"labels must be a mapping of CheXpert labels to 1, 0, -1 or empty, got {str(cell)[:80]!r}")
+def _owners(table: Table, column: str | None, notes: dict[str, int]) -> list[str] | None:
+    """Patients; a film whose patient is not known is a patient of its own."""
+    texts = _texts(table, column, notes, "patient-empty")
+    return None if texts is None else [text or f"unknown, row {row}" for row, text in enumerate(texts)]
 
 
-def _as_row(cell: Mapping[str, Any]) -> list[float]:
-    states = records.labels_dict(cell)
-    return [np.nan if states[label] is None else float(states[label]) for label in records.LABELS]  # type: ignore[arg-type]
+def _text(value: Any) -> str:
+    """A cell as text; empty where nothing is there."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def _as_dict(row: np.ndarray | None) -> dict[str, int | None]:

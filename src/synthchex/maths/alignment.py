@@ -8,6 +8,9 @@ The shuffled null needs no shuffling: over all N! pairings the mean and variance
 (Hoeffding 1951), so z has no random part. `shuffled_p` draws pairings for those who want a p-value without normality.
 
 Not known here: images, texts, encoders. Cost: O(N D^2) for the null, N U D for retrieval (U distinct prompts).
+Ten million pairs: cosines, win rate and the sums behind the null add up over blocks and processes, in one pass and
+O(D^2) memory. Retrieval is N U D: at ten million distinct prompts rank against a random ten thousand of them, within
+which R@k has a standard error below 0.005, and say so: it is easier than among all.
 """
 
 from __future__ import annotations
@@ -21,6 +24,14 @@ from synthchex.maths import arrays
 from synthchex.maths.arrays import Features
 
 BLOCK = 2048
+
+
+class Parts(NamedTuple):
+    """Cosines of images with parts of their reports: of each part, and the mean and the least of each image."""
+
+    each: list[np.ndarray]
+    mean: np.ndarray
+    least: np.ndarray
 
 
 class Null(NamedTuple):
@@ -63,6 +74,37 @@ def cosines(images: Features, texts: Features) -> np.ndarray:
     """
     pictures, prompts = _paired(images, texts)
     return np.einsum("ij,ij->i", pictures, prompts, dtype=np.float64)
+
+
+def part_cosines(images: Features, parts: Features, held: Sequence[np.ndarray]) -> Parts:
+    """Cosine of each image with each part of its report, for example its sentences.
+
+    Args:
+        images: image embeddings, float, (N, D).
+        parts: embeddings of the different parts of all reports, float, (U, D).
+        held: N arrays of row numbers of `parts`: what each report holds, in order, at least one each.
+
+    Returns:
+        Cosines -1 to 1, higher is better; `least` shows the one sentence that the image does not bear out.
+
+    Raises:
+        ValueError: widths or counts differ, a report without a part, a row of zeros, not finite floats.
+
+    >>> import numpy as np
+    >>> part_cosines(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]), [np.array([0, 1])]).least.tolist()
+    [0.0]
+    """
+    pictures, texts = unit(images, "images"), unit(parts, "parts")
+    if len(held) != len(pictures) or pictures.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"expected the parts of {len(pictures)} reports of width {pictures.shape[1]}, got {len(held)} of width "
+            f"{texts.shape[1]}; encode images and parts by one image-text model"
+        )
+    empty = [place for place, own in enumerate(held) if not len(own)]
+    if empty:
+        raise ValueError(f"held: expected at least 1 part of every report, got none of report {empty[0]}")
+    each = [texts[own].astype(np.float64) @ picture for own, picture in zip(held, pictures, strict=True)]
+    return Parts(each, np.array([own.mean() for own in each]), np.array([own.min() for own in each]))
 
 
 def shuffled_null(images: Features, texts: Features) -> Null:

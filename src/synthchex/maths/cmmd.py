@@ -19,21 +19,21 @@ Source: Jayasumana et al. 2024 (arXiv:2401.09603); Gretton et al. 2012 (JMLR 13)
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from synthchex.maths import arrays
+from synthchex.maths import arrays, kernel
 from synthchex.maths.arrays import Features, Precision
-from synthchex.maths.intervals import Clusters
-from synthchex.maths.kernel import Estimate
+from synthchex.maths.kernel import Columns, Comparison, Estimate, Ids
 
 if TYPE_CHECKING:
     import torch
 
+    from synthchex.maths.tiles import Part
+
 SIGMA = 10.0
 SCALE = 1000.0
-BLOCK = 2048
 UNIT_SLACK = 1e-2  # |x| of half-precision embeddings is off by 1e-3; a forgotten normalisation by far more
 
 
@@ -54,6 +54,33 @@ class _Moments(NamedTuple):
     longest: float
 
 
+class Gaussian(NamedTuple):
+    """Kernel exp(-gamma |x - y|^2) less 1, in units where small differences keep their digits."""
+
+    gamma: float
+    centre: torch.Tensor
+
+    def part(self, rows: torch.Tensor, kind: torch.dtype) -> Part:
+        """Rows less the centre (K sees differences only), times the square root of 2 gamma; halves of their squares."""
+        import torch
+
+        wide = rows if rows.dtype == torch.float64 else rows.to(kind)
+        near = (wide - self.centre.to(wide.dtype)).to(kind).mul_(math.sqrt(2.0 * self.gamma))
+        return near, torch.linalg.vecdot(near, near).mul_(0.5)
+
+    def finish(self, products: torch.Tensor, left: torch.Tensor | None, right: torch.Tensor | None) -> None:
+        """exp(-gamma |x - y|^2) - 1, in place."""
+        if left is None or right is None:
+            raise ValueError("expected halves of the squared lengths of both parts, got none; use `part`")
+        products.sub_(left[:, None]).sub_(right).expm1_()
+
+    def diagonal(self, rows: torch.Tensor) -> torch.Tensor:
+        """Zeros."""
+        import torch
+
+        return rows.new_zeros(len(rows), dtype=torch.float64)
+
+
 def cmmd(
     real: Features,
     fake: Features,
@@ -62,9 +89,8 @@ def cmmd(
     sigma: float = SIGMA,
     scale: float = SCALE,
     precision: Precision = "float32",
-    block: int = BLOCK,
-    real_clusters: Clusters = None,
-    fake_clusters: Clusters = None,
+    real_clusters: Ids = None,
+    fake_clusters: Ids = None,
 ) -> Estimate:
     """Exact discrepancy of two whole feature sets under a Gaussian kernel, with its standard error.
 
@@ -74,7 +100,6 @@ def cmmd(
         sigma: width of the kernel, in units of the features.
         scale: factor of the result; 1000 is the published one.
         precision: of the products; `bfloat16` is a fast mode, never the default.
-        block: rows of a tile.
         real_clusters, fake_clusters: patient or prompt of each row; left out together in the standard error.
 
     Returns:
@@ -92,18 +117,35 @@ def cmmd(
     >>> round(cmmd(x, y).value, 3)  # 2000 (1 - exp(-2 / 200))
     19.9
     """
-    x, y = _centred(real, fake, precision)
-    gamma = _gamma(sigma)
-    left, right = _ids(real_clusters, len(x), "real_clusters"), _ids(fake_clusters, len(y), "fake_clusters")
-    within_real, _ = _row_sums(x, x, gamma, precision, block)
-    within_fake, _ = _row_sums(y, y, gamma, precision, block)
-    to_fake, to_real = _row_sums(x, y, gamma, precision, block)
-    n, m = len(x), len(y)  # sums are of K - 1, whose diagonal is zero: the estimators differ in their counts only
-    pairs = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
-    value = within_real.sum() / pairs[0] + within_fake.sum() / pairs[1] - 2.0 * to_fake.sum() / (n * m)
-    variance = _jackknife_variance(within_real, to_fake, m, left, x, gamma)
-    variance += _jackknife_variance(within_fake, to_real, n, right, y, gamma)
-    return Estimate(float(scale * value), float(scale * math.sqrt(variance)))
+    clusters = real_clusters, fake_clusters
+    return compare(real, fake, biased=biased, sigma=sigma, scale=scale, precision=precision, clusters=clusters).whole
+
+
+def compare(
+    real: Features,
+    fake: Features,
+    columns: Columns | None = None,
+    *,
+    sigma: float = SIGMA,
+    scale: float = SCALE,
+    **options: Any,
+) -> Comparison:
+    """Discrepancies of selections, and a test, of two feature sets, from one pass over the kernel.
+
+    Args:
+        real, fake, sigma, scale: as in `cmmd`.
+        columns, options: as in `kernel.compare`.
+
+    Returns:
+        As `kernel.compare`, `scale` times.
+
+    Raises:
+        ValueError: as `cmmd` and `kernel.compare`.
+    """
+    _, _, centre = _with_centre(real, fake)
+    found = kernel.compare(real, fake, columns, kernel=Gaussian(_gamma(sigma), centre), **options)
+    whole, *rest = (Estimate(scale * value, scale * error) for value, error in (found.whole, *found.selections))
+    return Comparison(whole, rest, scale * found.subsets, found.p_value)
 
 
 def cmmd_series(
@@ -182,76 +224,11 @@ def _gamma(sigma: float) -> float:
     return 1.0 / (2.0 * sigma**2)
 
 
-def _centred(real: Features, fake: Features, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both sides less their pooled mean: K sees differences only, and short rows keep float32's digits."""
-    import torch
-
-    x, y, centre = _with_centre(real, fake)
-    kind = torch.float64 if precision == "float64" else torch.float32
-    wide = [side if side.dtype == torch.float64 else side.to(kind) for side in (x, y)]
-    x, y = ((side - centre.to(side.dtype)).to(kind) for side in wide)
-    return x, y
-
-
 def _with_centre(real: Features, fake: Features) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Both sides, and a point near their mean, float64. Any centre is right: float32 sums of blocks will do."""
     x, y = (arrays.to_tensor(side) for side in arrays.check_pair(real, fake, rows=2))
     means = [sum(part.sum(dim=0).double() for part in side.split(1024)) / len(side) for side in (x, y)]
     return x, y, (means[0] + means[1]) / 2
-
-
-def _row_sums(
-    x: torch.Tensor, y: torch.Tensor, gamma: float, precision: Precision, block: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of K - 1 along rows of x, and along rows of y; for x is y only tiles on and above the diagonal are made."""
-    import torch
-
-    same = x is y
-    halves = [(side * side).sum(dim=1) * gamma for side in (x, y)]
-    rows = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    columns = rows if same else torch.zeros(len(y), dtype=torch.float64, device=x.device)
-    buffer = torch.empty(min(block, len(x)) * min(block, len(y)), dtype=x.dtype, device=x.device)
-    for i in range(0, len(x), block):
-        for j in range(i if same else 0, len(y), block):
-            left, right = x[i : i + block], y[j : j + block]
-            tile = buffer[: len(left) * len(right)].view(len(left), len(right))
-            base = torch.add(-halves[0][i : i + block, None], halves[1][j : j + block], alpha=-1, out=tile)
-            with arrays.products(precision):
-                torch.addmm(base, left, right.T, alpha=2.0 * gamma, out=tile)
-            tile.expm1_()
-            if same and i == j:
-                tile.fill_diagonal_(0.0)
-            rows[i : i + block] += tile.sum(dim=1).double()
-            if not same or i != j:
-                columns[j : j + block] += tile.sum(dim=0).double()
-    return rows.cpu().numpy(), columns.cpu().numpy()
-
-
-def _jackknife_variance(
-    rows: np.ndarray, cross: np.ndarray, other: int, ids: np.ndarray | None, features: torch.Tensor, gamma: float
-) -> float:
-    """Variance of the unbiased value when each row, or each cluster of rows, of one side is left out in turn."""
-    total, total_cross = rows.sum(), cross.sum()
-    sizes, gone = np.ones(len(rows)), np.zeros(len(rows))
-    if ids is not None:
-        sizes, gone = np.bincount(ids).astype(float), _inside(features, ids, gamma)
-        rows, cross = np.bincount(ids, rows), np.bincount(ids, cross)
-    left = sizes.sum() - sizes
-    if len(sizes) < 2 or left.min() < 2:
-        return math.nan
-    values = (total - 2.0 * rows + gone) / (left * (left - 1.0)) - 2.0 * (total_cross - cross) / (left * other)
-    return float((len(values) - 1) / len(values) * np.square(values - values.mean()).sum())
-
-
-def _inside(features: torch.Tensor, ids: np.ndarray, gamma: float) -> np.ndarray:
-    """Sum of K - 1 between the rows of each cluster."""
-    sums = np.zeros(int(ids.max()) + 1)
-    order = np.argsort(ids, kind="stable")
-    for members in np.split(order, np.cumsum(np.bincount(ids))[:-1]):
-        if len(members) > 1:
-            own = features[members].double()
-            sums[ids[members[0]]] = float(_row_sums(own, own, gamma, "float64", BLOCK)[0].sum())
-    return sums
 
 
 def _moments(x: torch.Tensor, centre: torch.Tensor, gamma: float, block: int = 4096) -> _Moments:
@@ -348,11 +325,3 @@ def _remainder(x: torch.Tensor, y: torch.Tensor, centre: torch.Tensor, gamma: fl
         rest = u * u * u * (1.0 + u / 4.0 * (1.0 + u / 5.0 * (1.0 + u / 6.0))) / 6.0
         total += sign * float((wa @ rest).double() @ wb.double()) / (len(a) * len(b))
     return total
-
-
-def _ids(clusters: Clusters, rows: int, name: str) -> np.ndarray | None:
-    if clusters is None:
-        return None
-    if len(clusters) != rows:
-        raise ValueError(f"{name}: expected {rows} ids, one per row, got {len(clusters)}")
-    return np.unique(np.asarray(clusters), return_inverse=True)[1]

@@ -1,20 +1,24 @@
-"""Which rows are near which: exact answers from low-precision products with a proven error band.
+"""Which pairs of rows are how far apart: cheap products with a proven error band, and exact distances of single pairs.
 
-Rows are centred on a common point, scaled by a power of two, ordered by norm and rounded to a cheap format once. For a
-tile of pairs the product gives -d^2/2 with an error below `band`, a number that holds for every pair of the tile:
+Rows are centred on a common point, scaled by a power of two, ordered by norm and rounded to a cheap format once. The
+products of a tile then give -d^2/2 of every pair; with A, B the centred rows and a, b the rounded ones
 
-    |A.B - a.b|       <= e_a |b| + (|a| + e_a) e_b            rounding of the rows, measured in float64
-    |fl(A.B) - A.B|   <= (D u / (1 - D u) + v) |A| |B|        any order of accumulation; v for a bfloat16 result
-    norms, differences <= 6 u (|a| + |b|)^2 / 2               float32 steps after the product
+    |A.B - a.b|       <= e_a |B| + (|A| + e_a) e_b            rounding of the rows, e_a = |A - a| is measured
+    |fl(a.b) - a.b|   <= D u / (1 - D u) |a| |b|              any order of accumulation; none for integers
+    everything after  <= 16 u (|A|^2 + |B|^2)                 float32 steps after the product, u = 2^-24
 
-Whatever the band leaves open is settled by `direct`, the sum of squared differences in float64. The order by norm keeps
-the norms inside a tile alike, so one outlier does not widen the band of all others.
+`upper` adds the band, split into a part of the row and a part of the column, so that its values are never below the
+truth. Whatever stays open goes to `closer`, differences in float32, and then to `direct`, differences in float64. The
+order by norm keeps the norms inside a tile alike, so one outlier does not widen the band of all others.
 
-Knows distances and order; `neighbors` knows what they mean.
+The int8 format keeps seven bits of each value under a step of the row's own. Its products are exact integers, four
+times as fast as float32 on processors with VNNI; its band is about 1 % of the squared norms, `nearest.crowded` tells
+whether that decides enough. Knows distances and order; `nearest` and `neighbors` know what they mean.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -25,275 +29,245 @@ from synthchex.maths.arrays import Features
 if TYPE_CHECKING:
     import torch
 
-Filter = Literal["auto", "bfloat16", "float32", "float64"]
-UNIT = {"bfloat16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the accumulator
-RESULT_UNIT = {"bfloat16": 2.0**-9, "float32": 0.0, "float64": 0.0}  # extra rounding of the product's result
-FLUSHED = 2.0**-120  # what denormal products may lose on units that flush them to zero; rows are scaled to norm 1
-GROUP = 32  # pairs whose best value stands for all of them when a radius is bounded
-SPARE = 64  # candidates of a row, over 8 k, beyond which a float64 row is cheaper than direct differences
-DIRECT_VALUES = 1 << 21  # values in flight in `direct`
-CROWDED = 1 / 32  # share of open pairs in a tile above which the tile is redone in float64
+Format = Literal["int8", "float32"]
+Filter = Literal["auto", "int8", "float32"]
+UNIT = 2.0**-24  # rounding of one float32 step
+STEPS = 16  # float32 steps after the product, with norms and halves: see the third line of the band
+FLUSHED = 2.0**-100  # what underflow may lose, in scaled units: the longest row has a norm of at most 1
+WIDEST = 2**31 // 127**2  # columns above which an int8 product could overflow
+LARGEST = 1e37  # float32 features beyond this are taken as float64: their differences could overflow
+CENTRE_ROWS = 1024  # the centre need only be near the mean
+IN_FLIGHT, IN_FLIGHT_DEVICE = 1 << 16, 1 << 24  # values of a chunk of pairs: a core's cache, an accelerator
 
 
 class Centred(NamedTuple):
-    """A feature set made ready for tiles; rows are in `order`."""
+    """A feature set made ready for tiles; rows are in `order`, lengths in units of 1 / scale."""
 
     features: torch.Tensor  # as given, (N, D)
     order: torch.Tensor  # (N,) int64, row of `features` at each place
-    centre: torch.Tensor  # (D,) float64
-    scale: float  # power of two; everything below is in scaled units
-    low: torch.Tensor  # (N, D) rounded rows
-    half: torch.Tensor  # (N,) |a|^2 / 2, float64
-    norm: np.ndarray  # (N,) |a|, float64, ascending
-    error: np.ndarray  # (N,) |A - a|, float64
+    centre: torch.Tensor  # (D,) in the type of the features
+    scale: float  # power of two
+    low: torch.Tensor  # (N, D) float32, or int8 with columns of zeros up to a multiple of 64
+    step: torch.Tensor  # (N,) float32; a rounded row is step * low
+    half: torch.Tensor  # (N,) |A|^2 / 2, float64
+    norm: torch.Tensor  # (N,) |A|, float64, ascending
+    error: torch.Tensor  # (N,) bound on |A - a|, float64
 
     @property
-    def format(self) -> str:
+    def format(self) -> Format:
         """Name of the cheap format."""
-        return str(self.low.dtype).rpartition(".")[2]
+        return "float32" if self.low.is_floating_point() else "int8"
 
     def doubles(self, places: torch.Tensor | slice) -> torch.Tensor:
-        """Centred and scaled rows in float64."""
-        return (self.features[self.order[places]].double() - self.centre) * self.scale
+        """Centred rows in float64, not scaled."""
+        return self.features[self.order[places]].double() - self.centre.double()
 
 
-def hardware_format() -> Literal["bfloat16", "float32"]:
-    """bfloat16 where this processor multiplies it in matrix units, else float32."""
+class Tile(NamedTuple):
+    """-d^2/2 of pairs from above: truth <= values <= truth + 2 (rows + columns)."""
+
+    values: torch.Tensor  # (I, J) float32
+    rows: torch.Tensor  # (I,) float64
+    columns: torch.Tensor  # (J,) float64
+
+
+def on_cpu(values: torch.Tensor) -> bool:
+    """Whether NumPy may look at them without a copy."""
+    return values.device.type == "cpu"
+
+
+def fastest(features: torch.Tensor) -> Format:
+    """int8 where the processor multiplies it exactly and faster, else float32."""
     import torch
 
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return "bfloat16" if supported is not None and supported() else "float32"
+    vnni = getattr(torch.cpu, "_is_vnni_supported", None)
+    fast = on_cpu(features) and features.shape[1] <= WIDEST and vnni is not None and vnni()
+    return "int8" if fast and _int8_is_exact() else "float32"
 
 
-def centre_pair(real: Features, fake: Features, low: Filter) -> tuple[Centred, Centred]:
-    """Both sets centred on their pooled mean and scaled alike."""
+@lru_cache(maxsize=1)
+def _int8_is_exact() -> bool:
+    """Whether int8 products exist here and do not saturate, as they do on processors that add pairs in 16 bits."""
+    import torch
+
+    one = torch.full((64, 320), 127, dtype=torch.int8)
+    two = torch.where(torch.arange(64 * 320) % 7 == 0, -127, 127).to(torch.int8).view(64, 320)
+    try:
+        found = torch._int_mm(one, two.T)
+    except (AttributeError, RuntimeError):
+        return False
+    return bool((found == (one.long() @ two.long().T)).all())
+
+
+def centre_pair(real: Features, fake: Features, kind: Format) -> tuple[Centred, Centred]:
+    """Both sets centred on about their pooled mean and scaled alike.
+
+    Raises:
+        ValueError: int8 where its products are missing or inexact.
+    """
     import torch
 
     first, second = arrays.to_tensor(real), arrays.to_tensor(fake)
+    if kind == "int8" and (not on_cpu(first) or first.shape[1] > WIDEST or not _int8_is_exact()):
+        raise ValueError(
+            f"low='int8': expected a processor with exact int8 products and at most {WIDEST} columns, got "
+            f"{first.device.type} and {first.shape[1]} columns; use low='auto' or low='float32'"
+        )
     sides = [first] if first is second or real is fake else [first, second]
-    rows = sum(len(side) for side in sides)
-    centre = torch.stack([_sum(side) for side in sides]).sum(dim=0) / rows
+    if first.dtype is torch.float32 and max(_largest(side) for side in sides) > LARGEST:
+        sides = [side.double() for side in sides]
+    few = torch.cat([side[:: len(side) // CENTRE_ROWS + 1] for side in sides])
+    centre = few.mean(dim=0, dtype=torch.float64).to(few.dtype)
     norms = [_norms(side, centre) for side in sides]
     largest = max(float(norm.max()) for norm in norms)
     scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
-    kind = hardware_format() if low == "auto" else low
     ready = [_centred(side, centre, norm, float(scale), kind) for side, norm in zip(sides, norms, strict=True)]
     return ready[0], ready[-1]
 
 
-def direct(left: Centred, i: np.ndarray, right: Centred, j: np.ndarray) -> np.ndarray:
-    """Squared distances of pairs of places, from the features as given: float64 differences, one order of summation."""
+def upper(left: Centred, i: slice, right: Centred, j: slice) -> Tile:
+    """-d^2/2 (scaled) of all pairs of a tile, from above."""
     import torch
 
-    squares = np.empty(len(i))
-    chunk = max(1, DIRECT_VALUES // left.features.shape[1])
-    for start in range(0, len(i), chunk):
-        a = left.features[left.order[torch.from_numpy(i[start : start + chunk])]].double()
-        a -= right.features[right.order[torch.from_numpy(j[start : start + chunk])]]
-        step = arrays.to_numpy(a)
-        squares[start : start + chunk] = np.einsum("ij,ij->i", step, step)
-    return squares
+    if left.format == "int8":
+        values = torch._int_mm(left.low[i], right.low[j].T).float()
+        values.mul_(right.step[j]).mul_(left.step[i][:, None])
+    else:
+        with arrays.products("float32"):
+            values = torch.mm(left.low[i], right.low[j].T)
+    rows, columns = _band(left, i, right, j)
+    values.add_((columns - right.half[j]).float()).add_((rows - left.half[i]).float()[:, None])
+    return Tile(values, rows, columns)
 
 
-def band(left: Centred, i: slice, right: Centred, j: slice) -> float:
-    """Bound on the error of -d^2/2 (scaled) for every pair of the tile, in the format of `left`."""
-    width, kind = left.low.shape[1], left.format
-    unit = UNIT[kind]
-    a, b = left.norm[i].max(), right.norm[j].max()
-    error_a, error_b = left.error[i].max(), right.error[j].max()
-    accumulated = width * unit / (1.0 - width * unit) + RESULT_UNIT[kind] * (1.0 + width * unit)
-    rounded = error_a * b + (a + error_a) * error_b
-    return float(1.001 * (rounded + accumulated * (a + error_a) * (b + error_b) + 3.0 * unit * (a + b) ** 2) + FLUSHED)
+def _band(left: Centred, i: slice, right: Centred, j: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Band of every pair of the tile as a part of its row plus a part of its column; 2 |A| |B| <= |A|^2 + |B|^2."""
+    width = left.features.shape[1]
+    summed = 0.0 if left.format == "int8" else width * UNIT / (1.0 - width * UNIT)
+    shares = (summed / 2.0 + STEPS * UNIT) * (1.0 + 4.0 * UNIT)
+    longest_left, longest_right = left.norm[i].max() + left.error[i].max(), right.norm[j].max()
+    rows = left.error[i] * longest_right + shares * (left.norm[i] + left.error[i]).square_()
+    columns = right.error[j] * longest_left + shares * (right.norm[j] + right.error[j]).square_()
+    return rows.mul_(1.0001).add_(FLUSHED), columns.mul_(1.0001).add_(FLUSHED)
 
 
-def tile(left: Centred, i: slice, right: Centred, j: slice) -> torch.Tensor:
-    """Products of a tile of pairs, float32 (float64 for the float64 format), within `band` of a.b."""
+def open_pairs(values: torch.Tensor, least: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and value of the entries of a tile that reach `least`, a float64 bound per row (I, 1) or column."""
     import torch
 
-    with arrays.products("float32"):
-        product = torch.mm(left.low[i], right.low[j].T)
-    return product.float() if product.dtype is torch.bfloat16 else product
+    # The bound is rounded to the type of the values: never upwards.
+    least = torch.nextafter(least.to(values.dtype), torch.tensor(-torch.inf, dtype=values.dtype, device=least.device))
+    if on_cpu(values):  # NumPy compares and searches several times faster than torch
+        table = values.numpy()
+        flat = np.flatnonzero(np.greater_equal(table, least.numpy()))
+        rows = flat // table.shape[1]
+        return rows, flat - rows * table.shape[1], table.ravel()[flat]
+    i, j = torch.nonzero(values >= least, as_tuple=True)
+    return i.cpu().numpy(), j.cpu().numpy(), values[i, j].cpu().numpy()
 
 
-def squared_distances(left: Centred, i: torch.Tensor | slice, right: Centred, j: torch.Tensor | slice) -> torch.Tensor:
-    """Squared distances of a tile in float64 products: right to about D 2^-53 of the squared norms (unscaled)."""
-    a, b = left.doubles(i), right.doubles(j)
-    products = (a @ b.T).mul_(-2.0).add_(a.square().sum(dim=1)[:, None]).add_(b.square().sum(dim=1))
-    return products.clamp_min_(0.0).div_(left.scale**2)
+def closer(left: Centred, i: np.ndarray, right: Centred, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest squared distance (scaled) of pairs of places, from float32 differences of the features.
 
-
-def kth_nearest(rows: Centred, k: int, block: int) -> np.ndarray:
-    """Squared distance of each row to its k-th nearest other row, in the order of `features`.
-
-    Each tile above the diagonal serves its rows and its columns. The best value of each group of pairs, less the band,
-    bounds the k-th nearest from below; a pair that may still beat the bound becomes a candidate; candidates that
-    survive the final bounds are settled by `direct`. Rows with very many candidates (copies, ties) go by float64.
+    Every term is positive and each float32 step is relative, so the error is at most about D u of the distance itself.
+    Features in float64, and float32 ones near the ends of their range, are compared by `direct`.
     """
     import torch
 
-    count = len(rows.low)
-    bounds = torch.full((count, k), -torch.inf, dtype=torch.float64, device=rows.low.device)
-    pool = _Candidates(k)
-    for i in range(0, count, block):
-        for j in range(i, count, block):
-            one, two = slice(i, min(i + block, count)), slice(j, min(j + block, count))
-            values = tile(rows, one, rows, two)
-            values.sub_(rows.half[two].to(values.dtype)).sub_(rows.half[one].to(values.dtype)[:, None])
-            if i == j:
-                values.fill_diagonal_(-torch.inf)
-            error = band(rows, one, rows, two)
-            pool.add(values, one, two, bounds, error, by_rows=True)
-            if i != j:
-                pool.add(values, one, two, bounds, error, by_rows=False)
-        pool.prune(bounds)
-    places = np.full(count, np.nan)
-    _settle(rows, *pool.remaining(), k, places)
-    _by_float64(rows, np.flatnonzero(np.isnan(places)), k, places)
-    squares = np.empty(count)
-    squares[rows.order.cpu().numpy()] = places
-    return squares
+    width = left.features.shape[1]
+    if left.features.dtype is not torch.float32 or not 2.0**-50 < left.scale < 2.0**50:
+        squares = direct(left, i, right, j) * left.scale**2
+        return squares, squares
+    squares = _squares(left, i, right, j, torch.float32).astype(np.float64) * left.scale**2
+    error, lost = (width + 8) * UNIT, width * 2.0**-125 * left.scale**2
+    return squares * (1.0 - error) - lost, squares * (1.0 + 2.0 * error) + lost
 
 
-def open_pairs(mask: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column numbers of the true entries of a tile."""
-    flat = np.flatnonzero(mask.cpu().numpy())
-    rows = flat // mask.shape[1]
-    return rows, flat - rows * mask.shape[1]
-
-
-class _Candidates:
-    """Pairs that may be among the k nearest of their row: row, column, and the range that -d^2/2 of each lies in."""
-
-    def __init__(self, k: int) -> None:
-        self._k = k
-        self._parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))]
-
-    def add(
-        self, values: torch.Tensor, one: slice, two: slice, bounds: torch.Tensor, error: float, *, by_rows: bool
-    ) -> None:
-        """Tighten the bounds of the tile's rows (or columns), then take the pairs that may still beat them."""
-        side = one if by_rows else two
-        best = _group_best(values, self._k, 1 if by_rows else 0)
-        best = (best if by_rows else best.T).double().sub_(error)
-        bounds[side] = _top(bounds[side], best, self._k)
-        least = (bounds[side].amin(dim=1) - error).to(values.dtype)
-        least = least - least.abs() * 2.0**-23  # the bound itself was rounded: never upwards
-        i, j = open_pairs(values >= (least[:, None] if by_rows else least))
-        found = values.cpu().numpy()[i, j].astype(np.float64)
-        i, j = i + one.start, j + two.start
-        self._parts.append((*((i, j) if by_rows else (j, i)), found - error, found + error))
-
-    def prune(self, bounds: torch.Tensor) -> None:
-        """Drop what can no longer be near, and all pairs of rows that have too many, by an infinite bound for them."""
-        row, column, low, high = self.remaining()
-        row, column, low, high = _kept(high >= bounds.amin(dim=1).cpu().numpy()[row], row, column, low, high)
-        crowd = np.bincount(row, minlength=len(bounds)) > 8 * self._k + SPARE
-        if crowd.any():
-            bounds[torch_mask(crowd, bounds)] = float("inf")
-            row, column, low, high = _kept(~crowd[row], row, column, low, high)
-        self._parts = [(row, column, low, high)]
-
-    def remaining(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Row, column, lowest and highest of all pairs."""
-        row, column, low, high = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-        return row, column, low, high
-
-
-def torch_mask(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    """A NumPy mask as an index on the device of `like`."""
+def direct(left: Centred, i: np.ndarray, right: Centred, j: np.ndarray) -> np.ndarray:
+    """Squared distances of pairs of places, from the features as given: float64 differences."""
     import torch
 
-    return torch.from_numpy(mask).to(like.device)
+    return _squares(left, i, right, j, torch.float64)
 
 
-def _kept(mask: np.ndarray, *parts: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(part[mask] for part in parts)
+def _squares(left: Centred, i: np.ndarray, right: Centred, j: np.ndarray, kind: torch.dtype) -> np.ndarray:
+    """Squared distances of pairs of places by differences in the type `kind`, on the device of the features.
 
-
-def _group_best(values: torch.Tensor, k: int, dim: int) -> torch.Tensor:
-    """Best value of disjoint groups along `dim`, at least 4 k groups where there are so many pairs."""
+    Chunks always have the same shape, filled up where they are short, so that the order of summation, and with it the
+    distance of a pair, is the same in every call: a neighbour at exactly the radius must not fall inside the ball.
+    """
     import torch
 
-    length = values.shape[dim]
-    size = max(1, min(GROUP, length // (4 * k)))
-    groups = length // size
-    main, rest = values.narrow(dim, 0, groups * size), values.narrow(dim, groups * size, length - groups * size)
-    # Groups are strided, so that the reduction runs along contiguous memory.
-    best = main.unflatten(dim, (size, groups)).amax(dim=dim)
-    return torch.cat([best, rest.amax(dim=dim, keepdim=True)], dim=dim) if rest.shape[dim] else best
+    count, device = len(i), left.features.device
+    chunk = max(1, (IN_FLIGHT if on_cpu(left.features) else IN_FLIGHT_DEVICE) // left.features.shape[1])
+    one, two = (
+        rows.order[torch.from_numpy(np.pad(places, (0, -count % chunk), mode="edge" if count else "empty")).to(device)]
+        for rows, places in ((left, i), (right, j))
+    )
+    found = torch.empty(len(one), dtype=kind, device=device)
+    if on_cpu(left.features):  # NumPy's calls cost less, and there are many
+        _fill_squares(*(part.numpy() for part in (left.features, one, right.features, two, found)), chunk)
+        return found.numpy()[:count]
+    for start in range(0, count, chunk):
+        some = slice(start, start + chunk)
+        steps = left.features.index_select(0, one[some]).to(kind)
+        steps -= right.features.index_select(0, two[some])
+        torch.sum(steps.square_(), dim=1, out=found[some])
+    return found[:count].cpu().numpy()
 
 
-def _top(table: torch.Tensor, found: torch.Tensor, k: int) -> torch.Tensor:
-    import torch
-
-    best = found.topk(min(k, found.shape[1]), dim=1).values
-    return torch.cat([table, best], dim=1).topk(k, dim=1).values
-
-
-def _settle(
-    rows: Centred, row: np.ndarray, column: np.ndarray, low: np.ndarray, high: np.ndarray, k: int, places: np.ndarray
+def _fill_squares(
+    left: np.ndarray, i: np.ndarray, right: np.ndarray, j: np.ndarray, found: np.ndarray, chunk: int
 ) -> None:
-    """k-th nearest of every row that has candidates; only pairs whose range may hold it are computed."""
-    order = np.argsort(row, kind="stable")
-    row, column, low, high = _kept(order, row, column, low, high)
-    present, start, count = np.unique(row, return_index=True, return_counts=True)
-    present, start, count = _kept(count >= k, present, start, count)
-    if not len(present):
-        return
-    inside = np.arange(count.max()) < count[:, None]
-    pairs = np.where(inside, start[:, None] + np.arange(count.max()), 0)
-    lows, highs = np.where(inside, low[pairs], -np.inf), np.where(inside, high[pairs], -np.inf)
-    least, most = (np.partition(part, -k, axis=1)[:, -k, None] for part in (lows, highs))
-    nearer = lows > most  # certainly nearer than the k-th: counted, not computed
-    open_ = inside & ~nearer & (highs >= least)
-    squares = np.full(open_.shape, np.inf)
-    squares[open_] = direct(rows, row[pairs[open_]], rows, column[pairs[open_]])
-    squares.sort(axis=1)
-    places[present] = np.take_along_axis(squares, k - 1 - nearer.sum(axis=1, keepdims=True), axis=1)[:, 0]
+    for start in range(0, len(i), chunk):
+        some = slice(start, start + chunk)
+        steps = np.subtract(left.take(i[some], axis=0), right.take(j[some], axis=0), dtype=found.dtype)
+        np.einsum("ij,ij->i", steps, steps, out=found[some])
 
 
-def _by_float64(rows: Centred, wanted: np.ndarray, k: int, places: np.ndarray, chunk: int = 256) -> None:
-    """Whole rows by float64 products; the nearest few, ties included up to a limit, again by `direct`."""
+def squared_distances(left: Centred, i: torch.Tensor | slice, right: Centred, j: torch.Tensor | slice) -> torch.Tensor:
+    """Squared distances of a tile in float64 products: right to about D 2^-53 of the squared norms (not scaled)."""
+    a, b = left.doubles(i), right.doubles(j)
+    products = (a @ b.T).mul_(-2.0).add_(a.square().sum(dim=1)[:, None]).add_(b.square().sum(dim=1))
+    return products.clamp_min_(0.0)
+
+
+def _largest(features: torch.Tensor) -> float:
+    low, high = features.aminmax()
+    return max(-float(low), float(high))
+
+
+def _norms(features: torch.Tensor, centre: torch.Tensor, chunk: int = 512) -> torch.Tensor:
+    """Norms of the centred rows, in float64."""
     import torch
 
-    take = min(len(rows.low) - 1, 2 * k + 16)
-    for start in range(0, len(wanted), chunk):
-        some = torch.from_numpy(wanted[start : start + chunk]).to(rows.low.device)
-        squares = torch.cat(
-            [squared_distances(rows, some, rows, slice(j, j + 4096)) for j in range(0, len(rows.low), 4096)], dim=1
-        )
-        squares[torch.arange(len(some)), some] = torch.inf
-        near = squares.topk(take, dim=1, largest=False).indices.cpu().numpy()
-        exact = direct(rows, np.repeat(some.cpu().numpy(), take), rows, near.ravel()).reshape(len(some), take)
-        places[wanted[start : start + chunk]] = np.partition(exact, k - 1, axis=1)[:, k - 1]
-
-
-def _sum(features: torch.Tensor, chunk: int = 4096) -> torch.Tensor:
-    import torch
-
-    return torch.stack([part.sum(dim=0, dtype=torch.float64) for part in features.split(chunk)]).sum(dim=0)
-
-
-def _norms(features: torch.Tensor, centre: torch.Tensor, chunk: int = 1024) -> torch.Tensor:
-    import torch
-
-    return torch.cat([torch.linalg.vector_norm(part.double() - centre, dim=1) for part in features.split(chunk)])
+    parts = [torch.linalg.vector_norm(part - centre, dim=1, dtype=torch.float64) for part in features.split(chunk)]
+    return torch.cat(parts)
 
 
 def _centred(
-    features: torch.Tensor, centre: torch.Tensor, norm: torch.Tensor, scale: float, kind: str, chunk: int = 1024
+    features: torch.Tensor, centre: torch.Tensor, norm: torch.Tensor, scale: float, kind: Format, chunk: int = 512
 ) -> Centred:
     import torch
 
     order = torch.argsort(norm, stable=True)
-    low = torch.empty(features.shape, dtype=getattr(torch, kind), device=features.device)
-    error = torch.empty(len(features), dtype=torch.float64, device=features.device)
-    for start in range(0, len(features), chunk):
-        rows = (features[order[start : start + chunk]].double() - centre) * scale
-        low[start : start + chunk] = rows
-        error[start : start + chunk] = torch.linalg.vector_norm(rows - low[start : start + chunk], dim=1)
     norm = norm[order] * scale
-    # The float64 difference from the centre is itself rounded: one unit of the larger operand, bounded through norms.
-    slack = (norm + float(torch.linalg.vector_norm(centre)) * scale) * 2.0**-52
-    half = norm.square() / 2.0
-    return Centred(features, order, centre, scale, low, half, norm.cpu().numpy(), (error + slack).cpu().numpy())
+    width = features.shape[1]
+    # Products of a single column are wrong in torch 2.13, and blocks of 64 are what the hardware takes.
+    padded = width if kind == "float32" else -(-width // 64) * 64
+    low = torch.zeros((len(features), padded), dtype=getattr(torch, kind), device=features.device)
+    step = torch.ones(len(features), device=features.device)
+    error = torch.zeros(len(features), dtype=torch.float64, device=features.device)
+    for start in range(0, len(features), chunk):
+        some = slice(start, start + chunk)
+        rows = features[order[some]].sub_(centre).mul_(scale).float()
+        if kind == "int8":
+            step[some] = torch.maximum(rows.amax(dim=1), -rows.amin(dim=1)).div_(127.0).clamp_min_(2.0**-60)
+            low[some, :width] = rounded = torch.round(rows / step[some, None])
+            left_over = torch.addcmul(rows, rounded, step[some, None], value=-1.0)
+            error[some] = torch.linalg.vector_norm(left_over, dim=1)
+        else:
+            low[some] = rows
+    # Four float32 roundings: the difference from the centre, the product that is taken away, and what is left.
+    error = error * (1.0 + width * UNIT) + 4.0 * UNIT * norm + FLUSHED
+    return Centred(features, order, centre, scale, low, step, norm.square() / 2.0, norm, error)

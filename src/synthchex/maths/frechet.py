@@ -2,96 +2,69 @@
 
     FD = |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))
 
-Float64 throughout. The trace needs no matrix square root: with S1 = L L', the eigenvalues of S1 S2 are those of the
-symmetric L' S2 L. Sets smaller than the width never form a D x D matrix: there the trace is the nuclear norm of the
-product of the two centred sets.
+Float64 throughout. With S1 = F F' and S2 = G G', the last trace is the sum of the singular values of G' F, that is of
+the square roots of the eigenvalues of the symmetric F' S2 F. F is a Cholesky factor, or the centred rows themselves
+where a set has fewer rows than columns; then no matrix of the width is factored. Eigenvalues are several times
+cheaper than singular values, but their square roots magnify rounding: where that could show, singular values it is.
 
-Not known here: images, encoders, files. Not offered: intervals by bootstrap (see `intervals`).
+Not known here: images, encoders, files. Not offered: intervals by bootstrap (see `intervals`), extrapolation (see
+`infinity`). NumPy arrays and tensors; what is on an accelerator stays there.
 Cost: N D^2 flops per set, O(D^3) for the trace, O(D^2) memory whatever N is.
-Source: Heusel et al. 2017 (arXiv:1706.08500); Chong and Forsyth 2020 (arXiv:1911.07023).
+Source: Heusel et al. 2017 (arXiv:1706.08500).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from synthchex.maths import arrays
 from synthchex.maths.arrays import Features
-from synthchex.maths.moments import GramPrecision, Moments, MomentStream, merge, moments, without
+from synthchex.maths.moments import (
+    BAND,
+    Factor,
+    GramPrecision,
+    Moments,
+    MomentStream,
+    add_products,
+    merge,
+    moments,
+    of_checked,
+    without,
+)
 
-__all__ = [
-    "ROWS_PER_COLUMN",
-    "SMALL",
-    "Extrapolation",
-    "MomentStream",
-    "Moments",
-    "Reference",
-    "fid_infinity",
-    "frechet_distance",
-    "merge",
-    "moments",
-    "reference",
-    "without",
-]
+if TYPE_CHECKING:
+    import torch
 
-SMALL = 0.8  # below this many rows per column the nuclear norm is cheaper than two covariances (measured)
-ROWS_PER_COLUMN = 2.5  # below it the bias is not linear in 1/N and extrapolation overshoots (measured)
+__all__ = ["SMALL", "MomentStream", "Moments", "frechet_distance", "merge", "moments", "without"]
 
-
-class Extrapolation(NamedTuple):
-    """Fréchet distance at infinitely many samples, and the points of the fit."""
-
-    value: float
-    slope: float
-    sizes: np.ndarray
-    distances: np.ndarray
+SMALL = 1.0  # below this many rows per column the rows are a cheaper factor than Cholesky's (measured)
+ROUNDING = 1e-9  # of the total variance: more doubt than this in the square roots, and singular values are taken
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Moments with a factor of their covariance, so that many sets are measured against one for half the price.
+class _Part(NamedTuple):
+    """A set small enough to be its own factor: centred rows over sqrt(n - 1), their mean, the trace."""
 
-    `factor` is (D, r) with `factor @ factor.T` the covariance; `triangular` says it is a lower Cholesky factor.
-    """
-
-    moments: Moments
-    factor: np.ndarray
-    triangular: bool
-
-
-def reference(real: Features | Moments) -> Reference:
-    """Factor a real set once, to measure many sets against it.
-
-    Raises:
-        ValueError: fewer than 2 rows, or not a finite float (N, D).
-    """
-    known = real if isinstance(real, Moments) else moments(real)
-    if known.count < 2:
-        raise ValueError(f"real: expected at least 2 rows, got {known.count}; a covariance needs two")
-    return Reference(known, *_factor(known.covariance()))
+    rows: torch.Tensor
+    mean: torch.Tensor
+    trace: float
 
 
 def frechet_distance(
-    real: Features | Moments | Reference,
-    fake: Features | Moments,
-    *,
-    precision: GramPrecision = "float64",
+    real: Features | Moments, fake: Features | Moments, *, precision: GramPrecision = "float64"
 ) -> float:
     """Fréchet distance between two sets of features, as if each were Gaussian.
 
     Args:
-        real: features of real images, float, (N, D); or their moments; or a factored `reference`.
+        real: features of real images, float, (N, D); or their moments, whose factor is computed once and kept.
         fake: features of synthetic images, float, (M, D); or their moments.
-        precision: of the covariance products; `float32` is a fast mode (see `MomentStream`), never the default.
+        precision: of the covariance products; `float32` is a fast mode (see `MomentStream`), never the default. Sets
+            with fewer rows than columns are always measured in float64.
 
     Returns:
         Squared distance in units of the features squared; 0 or more, lower is better. Biased upwards by about c / N:
-        compare only at equal N and M, or use `fid_infinity`.
+        compare only at equal N and M, or use `infinity.fid_infinity`.
 
     Raises:
         ValueError: fewer than 2 rows on a side, widths differ, not finite floats.
@@ -102,142 +75,124 @@ def frechet_distance(
     >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))
     9.0
     """
-    if not isinstance(real, Moments | Reference) and not isinstance(fake, Moments):
-        real, fake = arrays.check_pair(real, fake, rows=2)
-        if max(len(real), len(fake)) < SMALL * real.shape[1]:
-            return _small_distance(arrays.to_numpy(real), arrays.to_numpy(fake))
-    first = _known(real, "real", precision)
-    second = _known(fake, "fake", precision)
-    return _distance(first if isinstance(first, Reference) else reference(first), _plain(second))
+    real, fake = _in_one_place(_checked(real, "real"), _checked(fake, "fake"))
+    few = [side for side in (real, fake) if not isinstance(side, Moments) and len(side) < SMALL * _width(side)]
+    if few:
+        smaller = min(few, key=len)
+        return _from_rows(smaller, fake if smaller is real else real, precision)
+    return _from_moments(_known(real, precision), _known(fake, precision))
 
 
-def fid_infinity(
-    real: Features | Moments | Reference, fake: Features, *, points: int = 15, seed: int = 0
-) -> Extrapolation:
-    """Fréchet distance extrapolated to infinitely many samples: a straight line in 1/M through nested random prefixes.
-
-    Prefixes run from M/2 to M. Where `real` are features it is cut in proportion, which removes the bias of both
-    sides; where it is moments, only that of the synthetic side.
-
-    Args:
-        real: features of real images, float, (N, D), N at least 2.5 D; or moments, or a `reference`.
-        fake: features of synthetic images, float, (M, D), M at least 2.5 D.
-        points: prefixes, at least 3.
-        seed: of the order of rows.
-
-    Returns:
-        Intercept and slope of the fit with its points. The intercept may be slightly negative for equal distributions.
-
-    Raises:
-        ValueError: a side has fewer than 2.5 D rows (below that the line overshoots), or as `frechet_distance`.
-
-    Source: Chong and Forsyth 2020, with the grid [M/2, M] instead of [M/10, M], whose small end is not linear.
-    """
-    if points < 3:
-        raise ValueError(f"points must be at least 3, got {points}; 15 is usual")
-    fake = arrays.check(fake, "fake", rows=2)
-    least = math.ceil(ROWS_PER_COLUMN * fake.shape[1])
-    if isinstance(real, Moments | Reference):
-        counts = {"real": _plain(real).count, "fake": len(fake)}
-    else:
-        real, fake = arrays.check_pair(real, fake, rows=2)
-        counts = {"real": len(real), "fake": len(fake)}
-    for name, count in counts.items():
-        if count < least:
-            raise ValueError(
-                f"{name}: expected at least {ROWS_PER_COLUMN} rows per feature ({least} for width {fake.shape[1]}) to "
-                f"extrapolate, got {count}; pass more images, or compare at equal counts"
-            )
-    sizes = np.unique(np.linspace(len(fake) / 2, len(fake), points).round().astype(int))
-    random = np.random.default_rng(seed)
-    fakes = _prefixes(arrays.to_numpy(fake), sizes, random)
-    if isinstance(real, Moments | Reference):
-        whole = real if isinstance(real, Reference) else reference(real)
-        found = [_distance(whole, part) for part in fakes]
-    else:
-        real_sizes = np.maximum(2, (sizes * (len(real) / len(fake))).round().astype(int))
-        reals = _prefixes(arrays.to_numpy(real), real_sizes, random)
-        found = [_distance(reference(left), right) for left, right in zip(reals, fakes, strict=True)]
-    slope, value = np.polyfit(1.0 / sizes, found, 1)
-    return Extrapolation(float(value), float(slope), sizes, np.array(found))
+def _checked(side: Features | Moments, name: str) -> Features | Moments:
+    if not isinstance(side, Moments):
+        return arrays.check(side, name, rows=2)
+    if side.count < 2:
+        raise ValueError(f"{name}: expected at least 2 rows, got {side.count}; a covariance needs two")
+    return side
 
 
-def _prefixes(rows: np.ndarray, sizes: np.ndarray, random: np.random.Generator) -> Iterator[Moments]:
-    """Moments of growing prefixes of a random order of rows; each adds only its new rows."""
-    order, total, start = random.permutation(len(rows)), None, 0
-    for stop in sizes:
-        if stop > start:
-            part = moments(rows[order[start:stop]])
-            total, start = part if total is None else merge([total, part]), int(stop)
-        assert total is not None
-        yield total
+def _in_one_place(*sides: Features | Moments) -> list[Features | Moments]:
+    """Both sides on the accelerator that one of them is on, if any; widths compared."""
+    import torch
 
-
-def _known(side: Features | Moments | Reference, name: str, precision: GramPrecision) -> Moments | Reference:
-    if isinstance(side, Moments | Reference):
-        return side
-    return moments(arrays.check(side, name, rows=2), precision=precision)
-
-
-def _plain(side: Moments | Reference) -> Moments:
-    return side.moments if isinstance(side, Reference) else side
-
-
-def _distance(real: Reference, fake: Moments) -> float:
-    base = real.moments
-    if base.width != fake.width:
+    widths = [_width(side) for side in sides]
+    if len(set(widths)) > 1:
         raise ValueError(
-            f"expected features of one width, got {base.width} for real and {fake.width} for fake; "
+            f"expected features of one width, got {widths[0]} for real and {widths[1]} for fake; "
             "encode both sides with the same encoder"
         )
-    if fake.count < 2:
-        raise ValueError(f"fake: expected at least 2 rows, got {fake.count}; a covariance needs two")
-    step = base.mean - fake.mean
-    rank = min(base.count - 1, fake.count - 1, base.width)
-    root = _trace_root(real, fake.covariance(), rank)
-    return max(0.0, float(step @ step) + base.trace + fake.trace - 2.0 * root)
+    places = [getattr(side.mean if isinstance(side, Moments) else side, "device", None) for side in sides]
+    device = next((place for place in places if isinstance(place, torch.device) and place.type != "cpu"), None)
+    if device is None or places[0] == places[1]:
+        return list(sides)
+    move: Callable[[Features], torch.Tensor] = lambda values: torch.as_tensor(values, device=device)  # noqa: E731
+    return [
+        side if place == device
+        else Moments(side.count, move(side.mean), move(side.scatter)) if isinstance(side, Moments)
+        else move(side)
+        for side, place in zip(sides, places, strict=True)
+    ]  # fmt: skip
 
 
-def _trace_root(real: Reference, covariance: np.ndarray, rank: int) -> float:
-    """tr((S1 S2)^(1/2)) as the sum of square roots of the eigenvalues of L' S2 L."""
-    import torch
-    from scipy.linalg import blas
+def _width(side: Features | Moments) -> int:
+    return side.width if isinstance(side, Moments) else int(side.shape[1])
 
-    if real.triangular:
-        half = blas.dtrmm(1.0, real.factor, covariance.T, side=0, lower=1, trans_a=1)
-        inner = blas.dtrmm(1.0, real.factor, half, side=1, lower=1, overwrite_b=1)
+
+def _known(side: Features | Moments, precision: GramPrecision) -> Moments:
+    return side if isinstance(side, Moments) else of_checked(side, precision=precision)
+
+
+def _from_moments(real: Moments, fake: Moments) -> float:
+    rank = min(real.count - 1, fake.count - 1)
+    scale = 1 / math.sqrt((real.count - 1) * (fake.count - 1))
+    spread = real.trace + fake.trace
+    inner = _inner(real.factor, fake.tensor)
+    root = _trace_root(inner, rank, spread / scale, lambda: fake.factor.matrix.T @ real.factor.matrix)
+    return _sum(real.mean, fake.mean, spread, scale * root)
+
+
+def _from_rows(rows: Features, other: Features | Moments, precision: GramPrecision) -> float:
+    """One set with fewer rows than columns against any other: no factor of width D, and no rounding of its rank."""
+    small = _part(rows)
+    rank = len(small.rows) - 1
+    if isinstance(other, Moments) or len(other) > 2 * _width(other):
+        known = _known(other, precision)
+        scale = 1 / math.sqrt(known.count - 1)
+        inner = small.rows @ known.tensor @ small.rows.T
+        spread, mean = small.trace + known.trace, known.mean
+        product: Callable[[], torch.Tensor] = lambda: small.rows @ known.factor.matrix  # noqa: E731
+        rank = min(rank, known.count - 1)
     else:
-        inner = real.factor.T @ (covariance @ real.factor)
-    values = torch.linalg.eigvalsh(torch.from_numpy(np.ascontiguousarray(inner.T)))
-    # Beyond the rank of the smaller set eigenvalues are rounding noise, and a square root makes noise large.
-    return float(values[-rank:].clamp_min_(0.0).sqrt_().sum()) if rank else 0.0
+        large, scale = _part(other), 1.0
+        across = large.rows @ small.rows.T
+        inner = across.new_zeros((len(small.rows), len(small.rows)))
+        add_products(across, inner)
+        spread, mean = small.trace + large.trace, large.mean
+        product = lambda: across  # noqa: E731
+    return _sum(small.mean, mean, spread, scale * _trace_root(inner, rank, spread / scale, product))
 
 
-def _factor(covariance: np.ndarray) -> tuple[np.ndarray, bool]:
-    """L with L L' = covariance: lower Cholesky, or rank-revealing pivoted Cholesky when it is singular."""
-    from scipy.linalg import lapack
-
-    lower, failed = lapack.dpotrf(covariance.T, lower=1, clean=1)
-    if not failed:
-        return lower, True
-    packed, pivots, rank, _ = lapack.dpstrf(covariance.T, lower=1)
-    factor = np.zeros((len(covariance), rank))
-    factor[pivots - 1] = np.tril(packed)[:, :rank]
-    return factor, False
-
-
-def _small_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """Both sets smaller than the width: tr((S1 S2)^(1/2)) = nuclear norm of A B', no D x D matrix, no rank noise."""
-    import torch
-
-    (left, left_mean), (right, right_mean) = _scaled(real), _scaled(fake)
-    step = left_mean - right_mean
-    root = float(torch.linalg.svdvals(torch.from_numpy(left @ right.T)).sum())
-    spread = float(np.einsum("ij,ij->", left, left) + np.einsum("ij,ij->", right, right))
+def _sum(one: Features, two: Features, spread: float, root: float) -> float:
+    step = arrays.to_tensor(one) - arrays.to_tensor(two)
     return max(0.0, float(step @ step) + spread - 2.0 * root)
 
 
-def _scaled(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centred rows over sqrt(n - 1), and their mean, float64."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    return (features - mean) / math.sqrt(len(features) - 1), mean
+def _inner(factor: Factor, scatter: torch.Tensor) -> torch.Tensor:
+    """Upper triangle of F' S F; a triangular F costs a quarter of the products."""
+    lower = factor.matrix
+    if not factor.triangular:
+        return lower.T @ (scatter @ lower)
+    half, inner = scatter.new_zeros(scatter.shape), scatter.new_zeros(scatter.shape)
+    for start in range(0, len(lower), BAND):
+        stop = start + BAND
+        half[start:stop, start:] = lower[start:, start:stop].T @ scatter[start:, start:]
+    for start in range(0, len(lower), BAND):
+        stop = start + BAND
+        inner[:stop, start:stop] = half[:stop, start:] @ lower[start:, start:stop]
+    return inner
+
+
+def _trace_root(inner: torch.Tensor, rank: int, spread: float, product: Callable[[], torch.Tensor]) -> float:
+    """Sum of the square roots of the eigenvalues of `inner` (upper triangle), which is product()' product().
+
+    Beyond the rank of the smaller set eigenvalues are rounding noise, and a square root makes noise large.
+    """
+    import torch
+
+    if min(rank, len(inner)) < 1:
+        return 0.0
+    values = torch.linalg.eigvalsh(inner, UPLO="U")[-rank:].clamp_(min=0)
+    roots = values.sqrt()
+    # Rounding moves each eigenvalue by about eps of the largest one; to first order, what that does to the sum.
+    noise = torch.finfo(values.dtype).eps * float(values[-1])
+    doubt = float((noise / (2 * roots).clamp_(min=math.sqrt(noise))).sum()) if noise else 0.0
+    if doubt > ROUNDING * spread:
+        return float(torch.linalg.svdvals(product()).sum())
+    return float(roots.sum())
+
+
+def _part(rows: Features) -> _Part:
+    values = arrays.to_tensor(rows).double()
+    mean = values.mean(0)
+    centred = (values - mean) / math.sqrt(len(values) - 1)
+    return _Part(centred, mean, float((centred * centred).sum()))

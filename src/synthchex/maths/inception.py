@@ -6,7 +6,10 @@ over each of `splits` parts of the shuffled set, then mean and standard deviatio
 logits, in float64. 1 when all images look alike to the classifier; at most the number of classes. Small parts inflate
 it: the logarithm is too high by about (classes in use - 1) / 2n for parts of n rows.
 
-Not known here: networks, images. Cost: O(N C) time, O(block C) memory; the parts of ten million rows are sums.
+Not known here: networks, images.
+Cost: O(N C) time, O(block C) memory.
+Ten million rows: a part is two sums (of p log p, and of p per class), which add up over blocks and processes, so logits
+need not be kept: 10 splits are 10 pairs of sums, whatever the count.
 Source: Salimans et al. 2016 (arXiv:1606.03498); Barratt and Sharma 2018 (arXiv:1801.01973) for its limits.
 """
 
@@ -19,7 +22,7 @@ import numpy as np
 
 from synthchex.maths import arrays
 from synthchex.maths.arrays import Features
-from synthchex.maths.intervals import Interval
+from synthchex.maths.intervals import Interval, jackknife
 
 BLOCK = 4096
 CLASSES = 1008
@@ -73,23 +76,12 @@ def inception_interval(logits: Features, blocks: np.ndarray, *, value: float, co
 
     Source: Efron and Stein 1981 (jackknife); Shao and Wu 1989 (groups).
     """
-    from scipy.special import stdtrit
-
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
     logits = check_logits(logits)
-    groups = int(blocks.max()) + 1
-    if groups < 5:
-        raise ValueError(
-            f"expected at least 5 blocks of independent rows, got {groups}; an interval would mean nothing"
-        )
-    parts = [_sums(logits, np.flatnonzero(blocks == block)) for block in range(groups)]
+    parts = [_sums(logits, np.flatnonzero(blocks == block)) for block in range(int(blocks.max()) + 1)]
     count, inner = len(logits), math.fsum(part[1] for part in parts)
     marginal = np.sum([part[2] for part in parts], axis=0)
-    logs = np.log([_score(count - n, inner - e, marginal - p) for n, e, p in parts])
-    error = math.sqrt((groups - 1) / groups * float(np.square(logs - logs.mean()).sum()))
-    reach = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * error
-    return Interval(max(1.0, value * math.exp(-reach)), value * math.exp(reach), value * error)
+    left_out = np.array([_score(count - n, inner - e, marginal - p) for n, e, p in parts])
+    return jackknife(value, left_out, confidence=confidence, log=True, least=1.0)
 
 
 def check_logits(logits: Features) -> Features:

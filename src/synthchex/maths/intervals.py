@@ -5,6 +5,7 @@ Fréchet distance: groups of whole clusters are left out of both sets in turn (d
 Kernel distance: jackknife of the U-statistic from row sums, see `kernel`. The interval is of the squared MMD itself.
 Precision, recall, density, coverage: cluster-robust, from per-sample facts. The interval is of the share among new
     images *with the balls held fixed*; it says nothing of how the balls would move.
+Vendi and inception score, radiomics distance: groups of whole clusters left out in turn, as the Fréchet distance.
 Alignment: per-sample cosines, cluster bootstrap of their mean.
 
 Resampling rows with replacement is wrong for the Fréchet distance and for neighbour balls, and is not offered: copies
@@ -84,8 +85,50 @@ def of_frechet(
     left = assign_blocks(len(real), real_clusters, blocks=blocks, seed=seed, name="real")
     right = assign_blocks(len(fake), fake_clusters, blocks=blocks, seed=seed + 1, name="fake")
     value = frechet.frechet_distance(real, fake) if value is None else value
-    distance_without = _leaving_out(arrays.to_numpy(real), arrays.to_numpy(fake), left, right)
-    return _student(value, np.array([distance_without(block) for block in range(blocks)]), confidence)
+    distance_without = _leaving_out(real, fake, left, right)
+    left_out = np.array([distance_without(block) for block in range(blocks)])
+    return jackknife(value, left_out, confidence=confidence, least=0.0)
+
+
+def jackknife(
+    value: float, left_out: np.ndarray, *, confidence: float = 0.95, log: bool = False, least: float = -math.inf
+) -> Interval:
+    """Interval of any smooth statistic from its values with one group of rows left out in turn.
+
+    Args:
+        value: of all rows, the centre.
+        left_out: (groups,) float: of the rows without each group, groups as even as they can be.
+        confidence: share of repeated samples whose interval holds the expectation at this count.
+        log: on the scale of the logarithm, for positive statistics that vary in proportion to their size.
+        least: what the statistic cannot be below; the lower end neither.
+
+    Returns:
+        Ends (Student's t, groups - 1 degrees of freedom) and the standard error, in units of the value.
+
+    Raises:
+        ValueError: fewer than 5 groups, a statistic that is not finite without one of them, confidence not 0 to 1.
+
+    Source: Efron and Stein 1981; Shao and Wu 1989.
+    """
+    from scipy.special import stdtrit
+
+    _check_confidence(confidence)
+    groups = len(left_out)
+    if groups < 5:
+        raise ValueError(f"expected at least 5 groups to leave out in turn, got {groups}; an interval means nothing")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.log(left_out) if log else np.asarray(left_out, float)
+    lost = int((~np.isfinite(values)).sum())
+    if lost or not math.isfinite(value):
+        raise ValueError(
+            f"expected a finite statistic, whichever group is left out, got {value} of all rows and {lost} of {groups} "
+            "that are not finite; an interval of it means nothing"
+        )
+    error = math.sqrt((groups - 1) / groups * float(np.square(values - values.mean()).sum()))
+    reach = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * error
+    if log:
+        return Interval(max(least, value * math.exp(-reach)), value * math.exp(reach), value * error)
+    return Interval(max(least, value - reach), value + reach, error)
 
 
 def of_mean(
@@ -176,7 +219,7 @@ def assign_blocks(rows: int, clusters: Clusters, *, blocks: int, seed: int, name
     return dealt[ids]
 
 
-def _leaving_out(real: np.ndarray, fake: np.ndarray, left: np.ndarray, right: np.ndarray) -> Callable[[int], float]:
+def _leaving_out(real: Features, fake: Features, left: np.ndarray, right: np.ndarray) -> Callable[[int], float]:
     """A function of a block number: the distance without that block."""
     if max(len(real), len(fake)) < frechet.SMALL * real.shape[1]:
         return lambda block: frechet.frechet_distance(real[left != block], fake[right != block])
@@ -188,16 +231,6 @@ def _leaving_out(real: np.ndarray, fake: np.ndarray, left: np.ndarray, right: np
         return frechet.frechet_distance(rest_real, rest_fake)
 
     return distance
-
-
-def _student(value: float, left_out: np.ndarray, confidence: float) -> Interval:
-    from scipy.special import stdtrit
-
-    _check_confidence(confidence)
-    groups = len(left_out)
-    error = math.sqrt((groups - 1) / groups * float(np.square(left_out - left_out.mean()).sum()))
-    reach = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * error
-    return Interval(max(0.0, value - reach), value + reach, error)
 
 
 def _cluster_numbers(rows: int, clusters: Clusters) -> np.ndarray:

@@ -3,14 +3,13 @@
     K(x, y) = (gamma x.y + coef0)^degree,  gamma = 1/D by default
     MMD^2   = mean_{i!=j} K(x_i, x_j) + mean_{i!=j} K(y_i, y_j) - 2 mean_{ij} K(x_i, y_j)
 
-The whole sample is used, so the value has no random part: K is formed once, tile by tile, only above the diagonal for
-the symmetric halves, and each tile is multiplied by *weight columns*. A column that marks the images of a label gives
-that label's distance; columns that mark random subsets give the subset estimates of torch-fidelity; all in one pass.
-The sums along the rows of K are at the same time what the delete-one jackknife needs, so the standard error is free.
+The whole sample is used, so the value has no random part. One pass over the kernel (`tiles`) serves everything that is
+a weighting of rows: labels, the jackknife's standard errors, random subsets, and the null distribution of a test.
 
 Not known here: images, encoders, files.
-Cost: 4 N^2 D flops, O(block^2 + N B) memory over the inputs. Above some 50 thousand rows use `subset_distances`, whose
-cost does not grow with N; ten million rows are that, or the exact value on a stated random part.
+Cost: (N + M)^2 D flops, O(block^2) memory over the inputs; measured, time grows as N^2 from 2 to 50 thousand rows.
+Ten million rows: `subset_distances`, whose cost does not grow with N, or the exact value of a stated random part of k
+rows a side, whose standard error (returned) falls as 1 / sqrt(k); per-label values are parts of that kind already.
 Source: Gretton et al. 2012 (JMLR 13); Binkowski et al. 2018 (arXiv:1801.01401).
 """
 
@@ -21,13 +20,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from synthchex.maths import arrays, selections
+from synthchex.maths import arrays, null, selections, tiles
 from synthchex.maths.arrays import Features, Precision
+from synthchex.maths.selections import Draws
+from synthchex.maths.tiles import Kernel, Sums, Weights
 
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 2048
+Ids = Sequence[object] | np.ndarray | None
+Columns = tuple[np.ndarray, np.ndarray]
 
 
 class Polynomial(NamedTuple):
@@ -37,6 +39,27 @@ class Polynomial(NamedTuple):
     gamma: float | None = None
     coef0: float = 1.0
 
+    def part(self, rows: torch.Tensor, kind: torch.dtype) -> tiles.Part:
+        """The rows as they are."""
+        return rows.to(kind), None
+
+    def finish(self, products: torch.Tensor, left: torch.Tensor | None, right: torch.Tensor | None) -> None:
+        """(gamma x.y + coef0)^degree, in place."""
+        products.mul_(self._scale()).add_(self.coef0).pow_(self.degree)
+
+    def diagonal(self, rows: torch.Tensor) -> torch.Tensor:
+        """Kernel of each row with itself, float64."""
+        return (rows.double().square().sum(dim=1) * self._scale() + self.coef0) ** self.degree
+
+    def for_width(self, width: int) -> Polynomial:
+        """The same with `gamma` as a number."""
+        return self if self.gamma is not None else self._replace(gamma=1.0 / width)
+
+    def _scale(self) -> float:
+        if self.gamma is None:
+            raise ValueError("expected a polynomial kernel with gamma, got None; call for_width(D) first")
+        return self.gamma
+
 
 class Estimate(NamedTuple):
     """A value and the standard error of it over repeated samples of both sets."""
@@ -45,32 +68,42 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-class _Sums(NamedTuple):
-    """Sums of kernel rows against weight columns; the diagonals of the symmetric parts are left out."""
+class _Side(NamedTuple):
+    """What estimates need to know of one side; every row is the first selection."""
 
-    within_real: np.ndarray  # (N, B)
-    within_fake: np.ndarray  # (M, B)
-    real_to_fake: np.ndarray  # (N, B)
-    fake_to_real: np.ndarray  # (M, B)
+    columns: np.ndarray  # bool (N, 1 + B)
+    ids: np.ndarray | None  # cluster numbers
+    inside: np.ndarray  # (clusters, 1 + B), kernel sums between different rows of each cluster
+    diagonal: np.ndarray  # (N,)
+
+
+class Comparison(NamedTuple):
+    """All that one pass tells."""
+
+    whole: Estimate  # of all rows
+    selections: list[Estimate]
+    subsets: np.ndarray  # (subsets,) values of random subsets
+    p_value: float | None  # of the hypothesis that both sets have one distribution
 
 
 def kernel_distance(
     real: Features,
     fake: Features,
     *,
-    kernel: Polynomial = Polynomial(),  # noqa: B008 - immutable
+    kernel: Kernel = Polynomial(),  # noqa: B008 - immutable
     precision: Precision = "float32",
-    real_clusters: Sequence[object] | np.ndarray | None = None,
-    fake_clusters: Sequence[object] | np.ndarray | None = None,
+    real_clusters: Ids = None,
+    fake_clusters: Ids = None,
 ) -> Estimate:
     """Exact unbiased kernel distance of two whole feature sets, with its standard error.
 
     Args:
         real: features of real images, float, (N, D), N at least 2.
         fake: features of synthetic images, float, (M, D), M at least 2.
-        kernel: polynomial kernel.
-        precision: of the products. `float32` is right to about 1e-7 of the kernel's mean; `bfloat16` is a fast mode
-            (2.5e-5 of the value on features like Inception's), `float64` for features far from zero.
+        kernel: `Polynomial`, or anything with its methods.
+        precision: of the products. `float32` is right to about 1e-7 of the kernel's mean; `bfloat16` is a fast mode on
+            CPUs with bf16 matrix units and on GPUs (2.5e-5 of the value on features like Inception's), `float64` for
+            features far from zero.
         real_clusters: patient of each real row; rows of one patient are left out together in the standard error.
         fake_clusters: the same for the synthetic rows, for example the prompt.
 
@@ -87,67 +120,63 @@ def kernel_distance(
     >>> kernel_distance(np.array([[0.0], [0.0]]), np.array([[1.0], [1.0]])).value
     7.0
     """
-    return kernel_distances(
-        real,
-        fake,
-        np.ones((len(real), 1), bool),
-        np.ones((len(fake), 1), bool),
-        kernel=kernel,
-        precision=precision,
-        real_clusters=real_clusters,
-        fake_clusters=fake_clusters,
-    )[0]
+    clusters = real_clusters, fake_clusters
+    return compare(real, fake, kernel=kernel, precision=precision, clusters=clusters).whole
 
 
-def kernel_distances(
+def compare(
     real: Features,
     fake: Features,
-    real_columns: np.ndarray,
-    fake_columns: np.ndarray,
+    columns: Columns | None = None,
     *,
-    kernel: Polynomial = Polynomial(),  # noqa: B008 - immutable
+    kernel: Kernel = Polynomial(),  # noqa: B008 - immutable
     precision: Precision = "float32",
-    block: int = BLOCK,
-    real_clusters: Sequence[object] | np.ndarray | None = None,
-    fake_clusters: Sequence[object] | np.ndarray | None = None,
-) -> list[Estimate]:
-    """Kernel distances of many selections of the same two sets, from one pass over the kernel.
+    block: int | None = None,
+    clusters: tuple[Ids, Ids] = (None, None),
+    subsets: Sequence[Draws] = (),
+    permutations: int = 0,
+    seed: int = 0,
+    biased: bool = False,
+) -> Comparison:
+    """Kernel distances of selections, of subsets and a test, of two feature sets, from one pass over the kernel.
 
     Args:
-        real: as in `kernel_distance`.
-        fake: as in `kernel_distance`.
-        real_columns: bool, (N, B): which real rows belong to selection b.
-        fake_columns: bool, (M, B): which synthetic rows do.
-        kernel: polynomial kernel.
-        precision: as in `kernel_distance`.
-        block: rows of a tile.
-        real_clusters: as in `kernel_distance`.
-        fake_clusters: as in `kernel_distance`.
+        real, fake, kernel, precision: as in `kernel_distance`.
+        columns: which real rows and which synthetic rows belong to each selection, bool (N, B) and (M, B).
+        block: rows of a tile; None for a usual one.
+        clusters: patient or prompt of each real and of each synthetic row.
+        subsets: (real rows, synthetic rows) of each, from `selections.subset_rows`.
+        permutations: draws from the null distribution for a p-value of the whole sets; each costs as much as one more
+            feature. 0 for none.
+        seed: of those draws.
+        biased: values pair each row with itself too (a V-statistic, never negative, too high by about 1 / N). Standard
+            errors, subsets and the test are of the unbiased form all the same.
 
     Returns:
-        One estimate per selection, in order.
+        Estimates of the whole sets and of the selections in the order of the columns, values of the subsets, and the
+        p-value when there are permutations (see `null`): exact by exchanging rows where rows are independent, by random
+        signs of clusters where they are not.
 
     Raises:
-        ValueError: as `kernel_distance`; columns of another shape; a selection of fewer than 2 rows.
+        ValueError: as `kernel_distance`; columns of another shape; a selection of fewer than 2 rows; fewer than 5
+            clusters on a side of a test.
     """
     real, fake = arrays.check_pair(real, fake, rows=2)
-    real_columns, fake_columns = (
-        selections.columns(real_columns, len(real), "real"),
-        selections.columns(fake_columns, len(fake), "fake"),
-    )
-    if real_columns.shape[1] != fake_columns.shape[1]:
-        raise ValueError(
-            f"expected as many real as fake columns, got {real_columns.shape[1]} and {fake_columns.shape[1]}"
-        )
-    left = selections.clusters(real_clusters, len(real), "real_clusters")
-    right = selections.clusters(fake_clusters, len(fake), "fake_clusters")
-    sums = _kernel_sums(real, fake, real_columns, fake_columns, kernel, precision, block)
-    inside_left = _cluster_sums(real, left, real_columns, kernel)
-    inside_right = _cluster_sums(fake, right, fake_columns, kernel)
-    return [
-        _estimate(sums, b, real_columns[:, b], fake_columns[:, b], (left, inside_left), (right, inside_right))
-        for b in range(real_columns.shape[1])
+    sizes = len(real), len(fake)
+    if isinstance(kernel, Polynomial):
+        kernel = kernel.for_width(real.shape[1])
+    chosen = selections.paired_columns(columns, *sizes)
+    ids = [
+        selections.clusters(given, size, f"{name}_clusters")
+        for given, size, name in zip(clusters, sizes, ("real", "fake"), strict=True)
     ]
+    drawn = null.draw(sizes, ids, permutations, seed) if permutations else None
+    weights = _weights(chosen, subsets, drawn)
+    sums = tiles.kernel_sums(real, fake, kernel, weights, precision=precision, block=block)
+    sides = [_side(*facts, kernel, precision) for facts in zip((real, fake), chosen, ids, strict=True)]
+    whole, *rest = (_estimate(sums, sides, b, biased) for b in range(1 + chosen[0].shape[1]))
+    p_value = None if drawn is None else null.p_value(sums, len(subsets), drawn, [side.diagonal for side in sides])
+    return Comparison(whole, rest, _subset_values(sums, subsets), p_value)
 
 
 def subset_distances(
@@ -157,19 +186,18 @@ def subset_distances(
     subsets: int = 100,
     subset_size: int = 1000,
     seed: int = 2020,
-    kernel: Polynomial = Polynomial(),  # noqa: B008 - immutable
+    kernel: Kernel = Polynomial(),  # noqa: B008 - immutable
     precision: Precision = "float32",
 ) -> np.ndarray:
     """Kernel distances of random subsets, drawn as torch-fidelity draws them (input1 = fake, input2 = real).
 
+    For sets so large that `compare`, which gives the same values beside the exact one, is out of reach.
+
     Args:
-        real: as in `kernel_distance`.
-        fake: as in `kernel_distance`.
+        real, fake, kernel, precision: as in `kernel_distance`.
         subsets: how many.
         subset_size: rows of each side, without replacement, at most min(N, M).
         seed: of `numpy.random.RandomState`; 2020 is torch-fidelity's.
-        kernel: polynomial kernel.
-        precision: as in `kernel_distance`.
 
     Returns:
         (subsets,) float64. Their mean and `std()` are what torch-fidelity reports; the spread says how much one subset
@@ -182,30 +210,50 @@ def subset_distances(
     """
     real, fake = arrays.check_pair(real, fake, rows=2)
     draws = selections.subset_rows(len(real), len(fake), subsets=subsets, subset_size=subset_size, seed=seed)
-    left, right = arrays.to_tensor(real), arrays.to_tensor(fake)
-    return np.array([_subset_distance(left[a], right[b], kernel, precision) for a, b in draws])
+    parts = ((real[left], fake[right]) for left, right in draws)
+    return np.array([kernel_distance(*part, kernel=kernel, precision=precision).value for part in parts])
 
 
-def _estimate(
-    sums: _Sums,
-    b: int,
-    real: np.ndarray,
-    fake: np.ndarray,
-    left: tuple[np.ndarray | None, np.ndarray],
-    right: tuple[np.ndarray | None, np.ndarray],
-) -> Estimate:
-    """Value and jackknife error of one selection from its row sums."""
-    within_real, to_fake = sums.within_real[real, b], sums.real_to_fake[real, b]
-    within_fake, to_real = sums.within_fake[fake, b], sums.fake_to_real[fake, b]
-    n, m = len(within_real), len(within_fake)
-    mean_real, mean_fake = within_real.sum() / (n * (n - 1)), within_fake.sum() / (m * (m - 1))
-    value = mean_real + mean_fake - 2.0 * to_fake.sum() / (n * m)
-    variance = 0.0
-    for rows, cross, other, (ids, inside), chosen in (
-        (within_real, to_fake, m, left, real),
-        (within_fake, to_real, n, right, fake),
-    ):
-        variance += _jackknife_variance(rows, cross, other, None if ids is None else ids[chosen], inside[:, b])
+def _side(
+    features: Features, columns: np.ndarray, ids: np.ndarray | None, kernel: Kernel, precision: Precision
+) -> _Side:
+    columns = np.c_[np.ones(len(columns), bool), columns]
+    inside = np.zeros((1, columns.shape[1]))
+    if ids is not None:
+        inside = tiles.own_sums(features, ids, columns, kernel, precision=precision)
+    return _Side(columns, ids, inside, kernel.diagonal(arrays.to_tensor(features)).cpu().numpy())
+
+
+def _weights(columns: Columns, subsets: Sequence[Draws], drawn: null.Drawn | None) -> tuple[Weights, Weights]:
+    """Columns of both sides for the pass."""
+    found = []
+    for side, chosen in enumerate(columns):
+        marks = np.zeros((len(chosen), len(subsets)), np.int8)
+        for column, pair in enumerate(subsets):
+            marks[pair[side], column] = 1
+        found.append(Weights(chosen, marks if drawn is None else np.hstack([marks, drawn[side]])))
+    return found[0], found[1]
+
+
+def _subset_values(sums: Sums, subsets: Sequence[Draws]) -> np.ndarray:
+    """Unbiased distance of each subset from its quadratic forms."""
+    real, fake, across = sums.forms[:, : len(subsets)]
+    n, m = np.array([[len(rows) for rows in pair] for pair in subsets], float).reshape(-1, 2).T
+    return real / (n * (n - 1)) + fake / (m * (m - 1)) - 2.0 * across / (n * m)
+
+
+def _estimate(sums: Sums, sides: Sequence[_Side], b: int, biased: bool) -> Estimate:
+    """Value and jackknife error of the whole sets (b = 0) or of a selection."""
+    rows = [side.columns[:, b] for side in sides]
+    n, m = (int(chosen.sum()) for chosen in rows)
+    within = sums.within_real[rows[0], b], sums.within_fake[rows[1], b]
+    across = sums.real_to_fake[rows[0], b], sums.fake_to_real[rows[1], b]
+    value, variance = -2.0 * across[0].sum() / (n * m), 0.0
+    for own, cross, side, chosen, other in zip(within, across, sides, rows, (m, n), strict=True):
+        count = len(own)
+        value += (own.sum() + side.diagonal[chosen].sum()) / count**2 if biased else own.sum() / (count * (count - 1))
+        ids = None if side.ids is None else side.ids[chosen]
+        variance += _jackknife_variance(own, cross, other, ids, side.inside[:, b])
     return Estimate(float(value), float(np.sqrt(variance)))
 
 
@@ -222,8 +270,7 @@ def _jackknife_variance(
         inside: for each cluster number, the kernel sum between different rows of it.
     """
     total, total_cross = rows.sum(), cross.sum()
-    sizes = np.ones(len(rows))
-    gone = np.zeros(len(rows))
+    sizes, gone = np.ones(len(rows)), np.zeros(len(rows))
     if ids is not None:
         present, compact = np.unique(ids, return_inverse=True)
         sizes, gone = np.bincount(compact).astype(float), inside[present]
@@ -233,107 +280,3 @@ def _jackknife_variance(
         return float("nan")
     values = (total - 2.0 * rows + gone) / (left * (left - 1.0)) - 2.0 * (total_cross - cross) / (left * other)
     return float((len(values) - 1) / len(values) * np.square(values - values.mean()).sum())
-
-
-def _kernel_sums(
-    real: Features,
-    fake: Features,
-    real_columns: np.ndarray,
-    fake_columns: np.ndarray,
-    kernel: Polynomial,
-    precision: Precision,
-    block: int,
-) -> _Sums:
-    x, y = arrays.to_tensor(real), arrays.to_tensor(fake)
-    v, w = _weights(real_columns, x, precision), _weights(fake_columns, y, precision)
-    within_real, _ = _tiles(x, x, v, v, kernel, precision, block)
-    within_fake, _ = _tiles(y, y, w, w, kernel, precision, block)
-    to_fake, to_real = _tiles(x, y, v, w, kernel, precision, block)
-    return _Sums(*(part.cpu().numpy() for part in (within_real, within_fake, to_fake, to_real)))
-
-
-def _tiles(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    v: torch.Tensor | None,
-    w: torch.Tensor | None,
-    kernel: Polynomial,
-    precision: Precision,
-    block: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """K w by rows of x and K' v by rows of y; for x is y the tiles below the diagonal and the diagonal are left out."""
-    import torch
-
-    same = x is y
-    width = 1 if v is None else v.shape[1]
-    rows = torch.zeros(len(x), width, dtype=torch.float64, device=x.device)
-    columns = rows if same else torch.zeros(len(y), width, dtype=torch.float64, device=y.device)
-    for i in range(0, len(x), block):
-        for j in range(i if same else 0, len(y), block):
-            tile = _tile(x[i : i + block], y[j : j + block], kernel, precision)
-            if same and i == j:
-                tile.fill_diagonal_(0.0)
-            rows[i : i + block] += _row_sums(tile, None if w is None else w[j : j + block])
-            if not same or i != j:
-                columns[j : j + block] += _row_sums(tile.T, None if v is None else v[i : i + block])
-    return rows, columns
-
-
-def _tile(x: torch.Tensor, y: torch.Tensor, kernel: Polynomial, precision: Precision) -> torch.Tensor:
-    import torch
-
-    kind = torch.float64 if precision == "float64" else torch.float32
-    gamma = 1.0 / x.shape[1] if kernel.gamma is None else kernel.gamma
-    same = x.data_ptr() == y.data_ptr() and x.shape == y.shape
-    if same and not x.is_cuda and precision != "bfloat16":
-        rows = x.to(kind).numpy()
-        product = torch.from_numpy(np.matmul(rows, rows.T))  # NumPy sees the symmetry and does half the work
-    else:
-        with arrays.products(precision):
-            product = torch.mm(x.to(kind), y.to(kind).T)
-    return product.mul_(gamma).add_(kernel.coef0).pow_(kernel.degree)
-
-
-def _row_sums(tile: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Float64 (rows, B): sums over the tile's columns, plain or against weights (never in low precision)."""
-    if weights is None:
-        return tile.sum(dim=1, keepdim=True).double()
-    with arrays.products("float32"):
-        return (tile @ weights).double()
-
-
-def _subset_distance(x: torch.Tensor, y: torch.Tensor, kernel: Polynomial, precision: Precision) -> float:
-    n, m = len(x), len(y)
-    sums = []
-    for left, right in ((x, x), (y, y), (x, y)):
-        tile = _tile(left, right, kernel, precision)
-        if left is right:
-            tile.fill_diagonal_(0.0)
-        sums.append(float(tile.sum(dim=1).double().sum()))
-    return sums[0] / (n * (n - 1)) + sums[1] / (m * (m - 1)) - 2.0 * sums[2] / (n * m)
-
-
-def _cluster_sums(features: Features, ids: np.ndarray | None, columns: np.ndarray, kernel: Polynomial) -> np.ndarray:
-    """(clusters, B): kernel sum between different rows of each cluster, within each selection."""
-    if ids is None:
-        return np.zeros((1, columns.shape[1]))
-    order = np.argsort(ids, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(ids[order]) > 0])
-    sums = np.zeros((len(starts), columns.shape[1]))
-    for cluster, members in enumerate(np.split(order, starts[1:])):
-        if len(members) > 1:
-            rows = arrays.to_tensor(features)[members]
-            tile = _tile(rows, rows, kernel, "float64").fill_diagonal_(0.0).cpu().numpy()
-            chosen = columns[members].astype(float)
-            sums[cluster] = np.einsum("ib,ij,jb->b", chosen, tile, chosen, optimize=True)
-    return sums
-
-
-def _weights(columns: np.ndarray, like: torch.Tensor, precision: Precision) -> torch.Tensor | None:
-    """Columns as a float matrix on the features' device; None when there is one column and it takes every row."""
-    import torch
-
-    if columns.shape[1] == 1 and columns.all():
-        return None
-    kind = torch.float64 if precision == "float64" else torch.float32
-    return torch.from_numpy(columns).to(like.device, kind)

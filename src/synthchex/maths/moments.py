@@ -1,37 +1,51 @@
 """Count, mean and scatter of a feature set: gathered in one pass over batches of any size, merged, and taken apart.
 
-Float64. Rows wait in a buffer until a block is full, each block is centred on itself and merged by Chan's rule, so one
+Float64. Rows wait in a buffer until a block is full, each block is centred on itself and joined by Chan's rule, so one
 pass, a thousand batches or eight processes give the same moments to about 1e-13, whatever the offset of the features.
-O(D^2) memory; ten million rows are moments of shards, added up with `merge`.
+O(D^2) memory; ten million rows are moments of shards, added up with `merge`. Rows on an accelerator stay there, and so
+do their moments.
 Source: Chan, Golub, LeVeque 1983, Algorithms for computing the sample variance.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from synthchex.maths import arrays
 from synthchex.maths.arrays import Features
 
-BLOCK = 5000
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 2500
+BAND = 256  # columns per product where only a triangle is needed
 GramPrecision = Literal["float64", "float32"]
+
+
+class Factor(NamedTuple):
+    """`matrix` (D, r) whose product with its transpose is a scatter; `triangular` says it is lower triangular."""
+
+    matrix: torch.Tensor
+    triangular: bool
 
 
 @dataclass(frozen=True)
 class Moments:
     """Count, mean and scatter of a feature set: everything the Fréchet distance needs of it.
 
-    `mean` is (D,) float64; `scatter` (D, D) float64 is the sum of outer products of the centred rows.
+    `mean` is (D,) float64; `scatter` (D, D) float64 is the sum of outer products of the centred rows. NumPy arrays, or
+    tensors where the rows were on an accelerator.
     """
 
     count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    mean: Features
+    scatter: Features
 
     @property
     def width(self) -> int:
@@ -41,11 +55,21 @@ class Moments:
     @property
     def trace(self) -> float:
         """Trace of the covariance."""
-        return float(np.trace(self.scatter)) / (self.count - 1)
+        return float(self.scatter.trace()) / (self.count - 1)
 
-    def covariance(self) -> np.ndarray:
+    def covariance(self) -> Features:
         """Unbiased covariance, (D, D)."""
         return self.scatter / (self.count - 1)
+
+    @cached_property
+    def factor(self) -> Factor:
+        """Factor of the scatter, computed once and kept: many sets are measured against one for half the price."""
+        return _factor(self.tensor)
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The scatter as a tensor, sharing memory."""
+        return arrays.to_tensor(self.scatter).double()
 
 
 class MomentStream:
@@ -61,9 +85,10 @@ class MomentStream:
         if block < 2:
             raise ValueError(f"block must be at least 2 rows, got {block}; leave it at {BLOCK}")
         self._block, self._precision = block, precision
-        self._waiting: list[np.ndarray] = []
-        self._waiting_rows = 0
-        self._total: Moments | None = None
+        self._count, self._waiting = 0, 0
+        self._buffer: torch.Tensor | None = None  # of `block` rows, and one for the step between blocks
+        self._mean: torch.Tensor
+        self._upper: torch.Tensor
 
     def add(self, features: Features) -> None:
         """Take in (n, D) rows.
@@ -71,18 +96,12 @@ class MomentStream:
         Raises:
             ValueError: not a finite float (n, D), or another width than before.
         """
-        rows = arrays.to_numpy(arrays.check(features, "features", rows=0 if len(features) == 0 else 1))
-        width = self._total.width if self._total else (self._waiting[0].shape[1] if self._waiting else rows.shape[1])
-        if rows.shape[1] != width:
-            raise ValueError(f"expected features of width {width}, got {rows.shape[1]}; use one encoder for the set")
-        while len(rows):
-            taken = rows[: self._block - self._waiting_rows]
-            # A caller may reuse its batch array: keep a copy unless the block is consumed at once.
-            self._waiting.append(taken if len(taken) == self._block else taken.copy())
-            self._waiting_rows += len(taken)
-            rows = rows[len(taken) :]
-            if self._waiting_rows == self._block:
-                self._flush()
+        rows = arrays.check(features, "features", rows=0 if len(features) == 0 else 1)
+        if self._buffer is not None and rows.shape[1] != self._buffer.shape[1]:
+            raise ValueError(
+                f"expected features of width {self._buffer.shape[1]}, got {rows.shape[1]}; use one encoder for the set"
+            )
+        self._take(rows)
 
     def moments(self) -> Moments:
         """Moments of all rows so far; more may be added afterwards.
@@ -91,16 +110,39 @@ class MomentStream:
             ValueError: nothing was added.
         """
         self._flush()
-        if self._total is None:
+        if not self._count:
             raise ValueError("expected at least 1 row, got 0; add features before asking for their moments")
-        return Moments(self._total.count, self._total.mean.copy(), _mirrored(self._total.scatter))
+        return Moments(self._count, _native(self._mean.clone()), _native(_mirror(self._upper.clone())))
+
+    def _take(self, rows: Features) -> None:
+        start = 0
+        while start < len(rows):
+            taken = arrays.to_tensor(rows[start : start + self._block - self._waiting])
+            if self._buffer is None:
+                self._buffer = taken.new_empty((self._block + 1, taken.shape[1]), dtype=_float64())
+            stop = self._waiting + len(taken)
+            self._buffer[self._waiting : stop] = taken
+            self._waiting, start = stop, start + len(taken)
+            if self._waiting == self._block:
+                self._flush()
 
     def _flush(self) -> None:
-        if not self._waiting_rows:
+        if self._buffer is None or not self._waiting:
             return
-        rows = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        self._waiting, self._waiting_rows = [], 0
-        self._total = _add_block(self._total, rows, self._precision)
+        new, self._waiting = self._waiting, 0
+        rows = self._buffer[:new]
+        mean = rows.mean(0)
+        rows -= mean
+        if self._count == 0:
+            self._mean, self._upper = mean, mean.new_zeros((len(mean), len(mean)))
+        else:
+            # Chan's correction is the outer product of a vector with itself: one more row.
+            step, share = mean - self._mean, new / (self._count + new)
+            self._buffer[new] = step * math.sqrt(self._count * share)
+            rows = self._buffer[: new + 1]
+            self._mean += step * share
+        add_products(rows, self._upper, self._precision)
+        self._count += new
 
 
 def moments(features: Features, *, block: int = BLOCK, precision: GramPrecision = "float64") -> Moments:
@@ -117,11 +159,17 @@ def moments(features: Features, *, block: int = BLOCK, precision: GramPrecision 
     Raises:
         ValueError: not a finite float (N, D).
     """
+    return of_checked(arrays.check(features, "features"), block=block, precision=precision)
+
+
+def of_checked(rows: Features, *, block: int = BLOCK, precision: GramPrecision = "float64") -> Moments:
+    """`moments` of rows that `arrays.check` has seen already."""
     # Equal blocks: a last block of a few rows would cost a full update.
-    blocks = max(1, round(len(features) / block))
-    stream = MomentStream(block=max(2, -(-len(features) // blocks)), precision=precision)
-    stream.add(arrays.check(features, "features"))
-    return stream.moments()
+    blocks = max(1, round(len(rows) / block))
+    stream = MomentStream(block=max(2, -(-len(rows) // blocks)), precision=precision)
+    stream._take(rows)
+    stream._flush()
+    return Moments(stream._count, _native(stream._mean), _native(_mirror(stream._upper)))
 
 
 def merge(parts: Sequence[Moments]) -> Moments:
@@ -132,7 +180,15 @@ def merge(parts: Sequence[Moments]) -> Moments:
     """
     if not parts or len({part.width for part in parts}) != 1:
         raise ValueError(f"expected moments of one width, got widths {[part.width for part in parts]}")
-    return reduce(_merge_two, parts)
+    count, mean, scatter = parts[0].count, *(value.clone() for value in _tensors(parts[0]))
+    for part in parts[1:]:
+        other_mean, other_scatter = _tensors(part)
+        step, share = other_mean - mean, part.count / (count + part.count)
+        scatter += other_scatter
+        scatter.addr_(step, step, alpha=count * share)
+        mean += step * share
+        count += part.count
+    return Moments(count, _native(mean), _native(scatter))
 
 
 def without(whole: Moments, part: Moments) -> Moments:
@@ -144,54 +200,69 @@ def without(whole: Moments, part: Moments) -> Moments:
     count = whole.count - part.count
     if count < 1:
         raise ValueError(f"expected a part of fewer than {whole.count} rows, got {part.count}")
-    mean = whole.mean + (whole.mean - part.mean) * (part.count / count)
-    step = part.mean - mean
-    scatter = whole.scatter - part.scatter
-    scatter -= np.outer(step, step) * (count * part.count / whole.count)
-    return Moments(count, mean, scatter)
+    (mean, scatter), (part_mean, part_scatter) = _tensors(whole), _tensors(part)
+    step = (mean - part_mean) * (whole.count / count)
+    rest = (scatter - part_scatter).addr_(step, step, alpha=-count * part.count / whole.count)
+    return Moments(count, _native(part_mean + step), _native(rest))
 
 
-def _add_block(total: Moments | None, rows: np.ndarray, precision: GramPrecision) -> Moments:
-    """Merge a block into the upper triangle of `total.scatter`, in place; `_mirrored` makes it whole."""
-    from scipy.linalg import blas
+def add_products(rows: torch.Tensor, upper: torch.Tensor, precision: GramPrecision = "float64") -> None:
+    """Add rows' rows, (D, D), to the upper triangle of a float64 matrix in place; the rest of it is undefined."""
+    if precision == "float64" and in_host_memory(rows):
+        from scipy.linalg import blas
 
-    mean = rows.mean(axis=0, dtype=np.float64)
-    scatter = _scatter(rows, mean, precision, None if total is None else total.scatter)
-    if total is None:
-        return Moments(len(rows), mean, scatter)
-    count = total.count + len(rows)
-    step = mean - total.mean
-    scatter = blas.dsyr(total.count * len(rows) / count, step, a=scatter.T, lower=1, overwrite_a=1).T
-    return Moments(count, total.mean + step * (len(rows) / count), scatter)
-
-
-def _scatter(rows: np.ndarray, mean: np.ndarray, precision: GramPrecision, onto: np.ndarray | None) -> np.ndarray:
-    """Upper triangle of the scatter of a block about its mean, added onto another one, in place."""
-    from scipy.linalg import blas
-
-    # BLAS sees the C-ordered block transposed, (D, n) in Fortran order: its lower triangle is our upper one.
-    if precision == "float64":
-        centred = np.subtract(rows, mean, dtype=np.float64)
-        if onto is None:
-            return blas.dsyrk(1.0, centred.T, lower=1).T
-        return blas.dsyrk(1.0, centred.T, beta=1.0, c=onto.T, lower=1, overwrite_c=1).T
-    near = mean.astype(np.float32)
-    centred = np.subtract(rows, near).astype(np.float32, copy=False)
-    found = blas.ssyrk(1.0, centred.T, lower=1).astype(np.float64)
-    found = blas.dsyr(-float(len(rows)), mean - near, a=found, lower=1, overwrite_a=1).T
-    return found if onto is None else np.add(onto, found, out=onto)
+        # BLAS sees C-ordered memory transposed: its lower triangle is our upper one.
+        blas.dsyrk(1.0, rows.numpy().T, beta=1.0, c=upper.numpy().T, lower=1, overwrite_c=1)
+        return
+    with arrays.products("float32"):
+        rows = rows.float() if precision == "float32" else rows
+        for start in range(0, rows.shape[1], BAND):
+            upper[start : start + BAND, start:] += rows[:, start : start + BAND].T @ rows[:, start:]
 
 
-def _mirrored(upper: np.ndarray) -> np.ndarray:
-    """Symmetric matrix from its upper triangle."""
-    whole = np.triu(upper)
-    whole += np.triu(whole, 1).T
-    return whole
+def in_host_memory(values: torch.Tensor) -> bool:
+    """Whether LAPACK can work on this memory."""
+    return values.device.type == "cpu"
 
 
-def _merge_two(left: Moments, right: Moments) -> Moments:
-    count = left.count + right.count
-    step = right.mean - left.mean
-    scatter = left.scatter + right.scatter
-    scatter += np.outer(step, step) * (left.count * right.count / count)
-    return Moments(count, left.mean + step * (right.count / count), scatter)
+def _factor(scatter: torch.Tensor) -> Factor:
+    """Lower Cholesky factor, or a rank-revealing one when the scatter is singular, be it only up to rounding."""
+    import torch
+
+    least = len(scatter) * torch.finfo(scatter.dtype).eps * float(scatter.diagonal().max())
+    lower, failed = torch.linalg.cholesky_ex(scatter)
+    if not int(failed) and float(lower.diagonal().min()) ** 2 > least:
+        return Factor(lower, True)
+    if in_host_memory(scatter):
+        from scipy.linalg import lapack
+
+        packed, pivots, rank, _ = lapack.dpstrf(scatter.numpy().T, lower=1)
+        factor = np.zeros((len(scatter), rank))
+        factor[pivots - 1] = np.tril(packed)[:, :rank]
+        return Factor(torch.from_numpy(factor), False)
+    values, vectors = torch.linalg.eigh(scatter)
+    kept = values > least
+    return Factor(vectors[:, kept] * values[kept].sqrt(), False)
+
+
+def _mirror(upper: torch.Tensor) -> torch.Tensor:
+    """The upper triangle copied onto the lower one; by bands, as a transposed pass over all would miss the cache."""
+    for start in range(0, len(upper), BAND):
+        tile = upper[start : start + BAND, start : start + BAND]
+        tile.copy_(tile.triu() + tile.triu(1).T)
+        upper[start + BAND :, start : start + BAND] = upper[start : start + BAND, start + BAND :].T
+    return upper
+
+
+def _tensors(known: Moments) -> tuple[torch.Tensor, torch.Tensor]:
+    return arrays.to_tensor(known.mean).double(), known.tensor
+
+
+def _native(values: torch.Tensor) -> Features:
+    return values.numpy() if in_host_memory(values) else values
+
+
+def _float64() -> torch.dtype:
+    import torch
+
+    return torch.float64

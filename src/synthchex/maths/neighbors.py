@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from synthchex.maths import arrays, distances
+from synthchex.maths import arrays, distances, nearest
 from synthchex.maths.arrays import Features
-from synthchex.maths.distances import Centred, Filter
+from synthchex.maths.distances import Centred, Filter, Tile
 
-BLOCK = 512
+BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Overlap:
 
     nearest_k: int
     inside_real: np.ndarray = field(repr=False)
+    rarity: np.ndarray = field(repr=False)
     covered: np.ndarray = field(repr=False)
     reached: np.ndarray = field(repr=False)
     real_radii: np.ndarray = field(repr=False)
@@ -98,11 +99,20 @@ def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter =
     """
     real, fake = arrays.check_pair(real, fake)
     _check_counts(nearest_k, real=len(real), fake=len(fake))
-    left, right = distances.centre_pair(real, fake, low)
-    real_radii = distances.kth_nearest(left, nearest_k, block)
-    fake_radii = distances.kth_nearest(right, nearest_k, block)
-    inside_real, covered, reached = _cross(left, right, real_radii, fake_radii, block)
-    return Overlap(nearest_k, inside_real, covered, reached, np.sqrt(real_radii), np.sqrt(fake_radii))
+    left, right = _ready(real, fake, nearest_k, low)
+    real_squares = nearest.kth_nearest(left, nearest_k, block)
+    fake_squares = nearest.kth_nearest(right, nearest_k, block)
+    balls = _Balls(left, right, real_squares, fake_squares)
+    balls.count(block)
+    return Overlap(
+        nearest_k,
+        inside_real=_in_order(balls.around, right),
+        rarity=_in_order(np.where(balls.around > 0, np.sqrt(balls.smallest), np.nan), right),
+        covered=_in_order(balls.covered, left),
+        reached=_in_order(balls.reached, left),
+        real_radii=np.sqrt(real_squares),
+        fake_radii=np.sqrt(fake_squares),
+    )
 
 
 def radii(features: Features, *, nearest_k: int = 5, low: Filter = "auto", block: int = BLOCK) -> np.ndarray:
@@ -122,11 +132,11 @@ def radii(features: Features, *, nearest_k: int = 5, low: Filter = "auto", block
     """
     features = arrays.check(features, "features")
     _check_counts(nearest_k, features=len(features))
-    centred, _ = distances.centre_pair(features, features, low)
-    return np.sqrt(distances.kth_nearest(centred, nearest_k, block))
+    centred, _ = _ready(features, features, nearest_k, low)
+    return np.sqrt(nearest.kth_nearest(centred, nearest_k, block))
 
 
-def realism(real: Features, fake: Features, *, nearest_k: int = 5, block: int = BLOCK) -> np.ndarray:
+def realism(real: Features, fake: Features, *, nearest_k: int = 5, block: int = 4 * BLOCK) -> np.ndarray:
     """How typical of the real set each synthetic row is: the largest radius-to-distance ratio over trusted real balls.
 
     Balls with a radius above the median are ignored, as in the paper, so that an outlier does not vouch for anything.
@@ -149,99 +159,96 @@ def realism(real: Features, fake: Features, *, nearest_k: int = 5, block: int = 
 
     real, fake = arrays.check_pair(real, fake)
     _check_counts(nearest_k, real=len(real))
-    left, right = distances.centre_pair(real, fake, "float32")
-    squared = distances.kth_nearest(left, nearest_k, block)[left.order.cpu().numpy()]
-    trusted = np.flatnonzero(squared <= np.median(squared))
-    best = np.zeros(len(fake))
-    for start in range(0, len(trusted), block):
-        rows = trusted[start : start + block]
-        for j in range(0, len(fake), block):
-            places = slice(j, min(j + block, len(fake)))
-            found = distances.squared_distances(left, torch.from_numpy(rows).to(left.low.device), right, places)
-            best[places] = np.maximum(best[places], _ratios(squared[rows], found.cpu().numpy()).max(axis=0))
-    values = np.empty(len(fake))
-    values[right.order.cpu().numpy()] = np.sqrt(best)
-    return values
+    left, right = _ready(real, fake, nearest_k, "auto")
+    squared = nearest.kth_nearest(left, nearest_k, BLOCK)[left.order.cpu().numpy()]
+    # A ball of radius zero vouches for nothing.
+    trusted = torch.from_numpy(np.flatnonzero((squared <= np.median(squared)) & (squared > 0))).to(left.low.device)
+    reach = torch.from_numpy(squared).to(left.low.device)
+    values = torch.zeros(len(fake), dtype=torch.float64, device=left.low.device)
+    for j in range(0, len(fake), block):
+        for rows in trusted.split(block):
+            found = distances.squared_distances(left, rows, right, slice(j, j + block))
+            best = found.reciprocal_().mul_(reach[rows, None]).amax(dim=0)
+            torch.maximum(values[j : j + block], best, out=values[j : j + block])
+    return _in_order(values.sqrt_().cpu().numpy(), right)
 
 
-def _ratios(radii: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Squared radius over squared distance; a ball of radius zero vouches for nothing."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(radii[:, None] > 0, radii[:, None] / squares, 0.0)
+def _ready(real: Features, fake: Features, k: int, low: Filter) -> tuple[Centred, Centred]:
+    """Both sides in the format that is asked for; `auto` tries the fastest one on a sample."""
+    kind = distances.fastest(arrays.to_tensor(real)) if low == "auto" else low
+    left, right = distances.centre_pair(real, fake, kind)
+    if low == "auto" and kind == "int8" and any(nearest.crowded(side, k) for side in (left, right)):
+        return distances.centre_pair(real, fake, "float32")
+    return left, right
 
 
-def _cross(
-    left: Centred, right: Centred, real_squares: np.ndarray, fake_squares: np.ndarray, block: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Real balls around each synthetic row, real balls that hold one, real rows inside a synthetic ball."""
-    left_order, right_order = left.order.cpu().numpy(), right.order.cpu().numpy()
-    real_squares, fake_squares = real_squares[left_order], fake_squares[right_order]
-    around, holds, reached = np.zeros(len(right.low), int), np.zeros(len(left.low), bool), np.zeros(len(left.low), bool)
-    for i in range(0, len(left.low), block):
-        for j in range(0, len(right.low), block):
-            one, two = slice(i, min(i + block, len(left.low))), slice(j, min(j + block, len(right.low)))
-            rows, columns = _inside(left, one, right, two, real_squares, fake_squares, reached)
-            holds[rows] = True
-            around += np.bincount(columns, minlength=len(around))
-    found = tuple(np.empty_like(part) for part in (around, holds, reached))
-    for whole, part, order in zip(found, (around, holds, reached), (right_order, left_order, left_order), strict=True):
-        whole[order] = part
-    return found[0], found[1], found[2]
+def _in_order(values: np.ndarray, rows: Centred) -> np.ndarray:
+    """Values of places as values of the rows as given."""
+    whole = np.empty_like(values)
+    whole[rows.order.cpu().numpy()] = values
+    return whole
 
 
-def _inside(
-    left: Centred,
-    one: slice,
-    right: Centred,
-    two: slice,
-    real_squares: np.ndarray,
-    fake_squares: np.ndarray,
-    reached: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places (real, fake) with the fake row inside the real ball, for a tile; marks the real rows that are reached."""
-    import torch
+class _Balls:
+    """Which synthetic rows lie in which real balls, and the other way round, collected tile by tile."""
 
-    squared_scale = left.scale**2
-    real_half, fake_half = (real_squares[one] * squared_scale / 2, fake_squares[two] * squared_scale / 2)
-    unit = distances.UNIT[left.format]
-    error = distances.band(left, one, right, two) + 6 * unit * float(real_half.max() + fake_half.max())
-    half = left.half[one].cpu().numpy()
-    values = distances.tile(left, one, right, two)
-    kind, device = values.dtype, values.device
-    values.sub_(right.half[two].to(kind))
+    def __init__(self, left: Centred, right: Centred, real_squares: np.ndarray, fake_squares: np.ndarray) -> None:
+        self._left, self._right = left, right
+        self._real, self._fake = real_squares[left.order.cpu().numpy()], fake_squares[right.order.cpu().numpy()]
+        self.around = np.zeros(len(self._fake), int)
+        self.smallest = np.full(len(self._fake), np.inf)
+        self.covered, self.reached = np.zeros(len(self._real), bool), np.zeros(len(self._real), bool)
 
-    # Inside a real ball: d^2 < r_i^2, that is a.b - |b|^2/2 > |a|^2/2 - r_i^2/2.
-    level = torch.from_numpy(half - real_half).to(device)[:, None]
-    rows, columns = distances.open_pairs(values > (level - error).to(kind))
-    level_rows = (half - real_half)[rows]
-    sure = values.cpu().numpy()[rows, columns] > level_rows + error
-    sure[~sure] = _nearer(left, rows[~sure] + one.start, right, columns[~sure] + two.start, real_squares, None)
+    def count(self, block: int) -> None:
+        """All tiles of the real by the synthetic rows."""
+        for i in range(0, len(self._real), block):
+            one = slice(i, min(i + block, len(self._real)))
+            unsure: list[list[np.ndarray]] = [[], [], [], []]
+            for j in range(0, len(self._fake), 2 * block):
+                two = slice(j, min(j + 2 * block, len(self._fake)))
+                tile = distances.upper(self._left, one, self._right, two)
+                for places, found in zip(unsure, self._sort_out(tile, one, two), strict=True):
+                    places.append(found)
+            real_i, real_j, fake_i, fake_j = (np.concatenate(places) for places in unsure)
+            hit = self._nearer(real_i, real_j, self._real[real_i])
+            self._hold(real_i[hit], real_j[hit])
+            rest = ~self.reached[fake_i]
+            fake_i, fake_j = fake_i[rest], fake_j[rest]
+            self.reached[fake_i[self._nearer(fake_i, fake_j, self._fake[fake_j])]] = True
 
-    # Inside a fake ball: the same with r_j of the column; only rows not yet reached matter.
-    values.add_(torch.from_numpy(fake_half).to(device, kind))
-    best = values.amax(dim=1).cpu().numpy().astype(np.float64)
-    reached[one] |= best > half + error
-    maybe = np.flatnonzero((best > half - error) & ~reached[one])
-    if len(maybe):
-        open_values = values.cpu().numpy()[maybe] > (half[maybe] - error)[:, None]
-        r, c = np.nonzero(open_values)
-        i, j = maybe[r] + one.start, c + two.start
-        hit = _nearer(left, i, right, j, None, fake_squares)
-        reached[i[hit]] = True
-    return rows[sure] + one.start, columns[sure] + two.start
+    def _sort_out(self, tile: Tile, one: slice, two: slice) -> tuple[np.ndarray, ...]:
+        """Count what is certain; places (real, fake) of what is not, for the real and for the synthetic balls."""
+        import torch
 
+        unsure: list[np.ndarray] = []
+        for by_rows, squares in ((True, self._real[one]), (False, self._fake[two])):
+            # Inside: d^2 < r^2. A ball of radius zero is empty, whatever the band says.
+            level = np.where(squares > 0, -squares * (self._left.scale**2 / 2.0), np.inf)
+            least = torch.from_numpy(level).to(tile.rows.device)
+            i, j, high = distances.open_pairs(tile.values, least[:, None] if by_rows else least)
+            low = high - 2.0 * (tile.rows.cpu().numpy()[i] + tile.columns.cpu().numpy()[j])
+            sure = low > level[i if by_rows else j]
+            i, j = i + one.start, j + two.start
+            if by_rows:
+                self._hold(i[sure], j[sure])
+            else:
+                self.reached[i[sure]] = True
+            unsure += [i[~sure], j[~sure]]
+        return tuple(unsure)
 
-def _nearer(
-    left: Centred,
-    i: np.ndarray,
-    right: Centred,
-    j: np.ndarray,
-    real_squares: np.ndarray | None,
-    fake_squares: np.ndarray | None,
-) -> np.ndarray:
-    """Whether pairs are strictly nearer than the radius of the real row, or of the fake row, by direct differences."""
-    limit = real_squares[i] if real_squares is not None else fake_squares[j]  # type: ignore[index]
-    return distances.direct(left, i, right, j) < limit
+    def _hold(self, i: np.ndarray, j: np.ndarray) -> None:
+        """Real balls i hold synthetic rows j."""
+        self.covered[i] = True
+        np.add.at(self.around, j, 1)
+        np.minimum.at(self.smallest, j, self._real[i])
+
+    def _nearer(self, i: np.ndarray, j: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        """Whether pairs are strictly nearer than a squared distance."""
+        limit = squares * self._left.scale**2
+        least, most = distances.closer(self._left, i, self._right, j)
+        nearer, open_ = most < limit, (least < limit) & (most >= limit)
+        nearer[open_] = distances.direct(self._left, i[open_], self._right, j[open_]) < squares[open_]
+        return nearer
 
 
 def _check_counts(nearest_k: int, **counts: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Draws = tuple[np.ndarray, np.ndarray]
+
 
 def columns(columns: np.ndarray, rows: int, name: str) -> np.ndarray:
     """Bool (rows, B) columns, each with at least 2 rows.
@@ -27,6 +29,20 @@ def columns(columns: np.ndarray, rows: int, name: str) -> np.ndarray:
     return columns
 
 
+def paired_columns(given: tuple[np.ndarray, np.ndarray] | None, real: int, fake: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of both sides, as many on each; None for none.
+
+    Raises:
+        ValueError: as `columns`, or their numbers differ.
+    """
+    if given is None:
+        return np.zeros((real, 0), bool), np.zeros((fake, 0), bool)
+    left, right = columns(given[0], real, "real"), columns(given[1], fake, "fake")
+    if left.shape[1] != right.shape[1]:
+        raise ValueError(f"expected as many real as fake columns, got {left.shape[1]} and {right.shape[1]}")
+    return left, right
+
+
 def clusters(ids: Sequence[object] | np.ndarray | None, rows: int, name: str) -> np.ndarray | None:
     """Cluster number of each row from ids of any kind; None when every row is its own.
 
@@ -40,9 +56,7 @@ def clusters(ids: Sequence[object] | np.ndarray | None, rows: int, name: str) ->
     return np.unique(np.asarray(ids), return_inverse=True)[1]
 
 
-def subset_rows(
-    real: int, fake: int, *, subsets: int, subset_size: int, seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def subset_rows(real: int, fake: int, *, subsets: int, subset_size: int, seed: int) -> list[Draws]:
     """Row numbers (real, fake) of each subset, in torch-fidelity's order of draws.
 
     Raises:

@@ -11,6 +11,7 @@ number of its pairs: a pair costs one filtered product per scale, a fifth of the
 
 Not known here: files, prompts, labels.
 Cost: about 60 flops per pixel and pair; memory a fixed number of images (`KEPT_BYTES`).
+Ten million images: the mean is over a number of pairs that does not grow with the set, with their standard error.
 Source: Wang, Simoncelli and Bovik 2003; the odd-size rule is that of tf.image.ssim_multiscale.
 """
 
@@ -123,17 +124,29 @@ def draw_pairs(count: int, pairs: int, random: np.random.Generator) -> np.ndarra
     return np.stack([numbers - later * (later - 1) // 2, later], axis=1)
 
 
-def mean_of_pairs(values: np.ndarray, pairs: np.ndarray) -> Mean:
-    """Mean over pairs; in its standard error pairs that share an image are not taken for independent.
+def mean_of_pairs(values: np.ndarray, pairs: np.ndarray, clusters: np.ndarray | None = None) -> Mean:
+    """Mean over pairs; in its standard error pairs that share an image, or a patient, are not taken for independent.
+
+    Args:
+        values: (P,) float.
+        pairs: int, (P, 2).
+        clusters: whole numbers, one per image that `pairs` points to, for example its patient; None: each image alone.
+
+    Returns:
+        The mean, and a standard error that is NaN where there is one pair or one cluster.
 
     Source: dyadic-robust variance, Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015.
     """
-    rest = values - values.mean()
-    shared = np.bincount(pairs.ravel(), np.repeat(rest, 2))
-    # Each pair is in the sums of two images: its own square is taken off once.
-    variance = float(np.square(shared).sum() - np.square(rest).sum()) / len(values) ** 2
-    if len(values) < 2:
+    ends = np.sort(pairs if clusters is None else clusters[pairs], axis=1)
+    if len(values) < 2 or (ends == ends[0, 0]).all():
         return Mean(float(values.mean()), math.nan)
+    rest = values - values.mean()
+    apart = ends[:, 0] != ends[:, 1]
+    shared = np.bincount(ends[:, 0], rest, ends.max() + 1) + np.bincount(ends[apart, 1], rest[apart], ends.max() + 1)
+    # Pairs between the same two units are in the sums of both: their square is taken off once.
+    _, twice = np.unique(ends[apart], axis=0, return_inverse=True)
+    both = np.bincount(twice.ravel(), rest[apart]) if apart.any() else np.zeros(1)
+    variance = float(np.square(shared).sum() - np.square(both).sum()) / len(values) ** 2
     floor = float(np.square(rest).sum()) / (len(values) * (len(values) - 1))
     return Mean(float(values.mean()), math.sqrt(max(variance, floor)))
 

@@ -2,36 +2,55 @@
 
 `evaluate` would send each row through Arrow, which refuses unequal counts, makes lists of arrays and re-encodes images.
 `Measure` keeps what was given and turns each side into features once; a metric is the one method `score` beside it.
+Metrics that live at the same time share encoders and the features of films, see `films`; `forget` frees both.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import evaluate
-import numpy as np
 
-from synthchex.data.records import LABELS
 from synthchex.maths.intervals import Interval
-from synthchex.measure import given, sides
+from synthchex.measure import films, given, ranks, sides
+from synthchex.measure.films import forget
+from synthchex.measure.options import (
+    Groups,
+    Options,
+    check_patients,
+    numbered,
+    parse_groups,
+    patients_of,
+    replaced,
+    select_patients,
+    too_few,
+)
+from synthchex.measure.ranks import Rows
 from synthchex.measure.sides import Side
 
-Groups = dict[str, tuple[np.ndarray, np.ndarray]]
-ENCODING = ("encoder", "batch_size", "device", "dtype", "aspect", "protocol")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of `compute` that every metric understands."""
-
-    seed: int = 0
-    confidence_level: float | None = None
-    groups: Any = None
-    patients: Any = None
-    own: Mapping[str, Any] = field(default_factory=dict)
+__all__ = [
+    "ENCODING",
+    "Groups",
+    "Measure",
+    "Options",
+    "Rows",
+    "check_patients",
+    "defined",
+    "forget",
+    "info",
+    "parse_groups",
+    "patients_of",
+    "replaced",
+    "select_patients",
+    "too_few",
+    "with_interval",
+]
+ENCODING = ("encoder", "batch_size", "device", "dtype", "aspect", "protocol", "num_workers")
+SHARED = ("seed", "confidence_level", "n_resamples", "groups", "patients")
 
 
 class Measure(evaluate.Metric):
@@ -43,9 +62,16 @@ class Measure(evaluate.Metric):
     """Names of the main results; the module's name when empty."""
     image_text = False
     """Whether films go through an image-text encoder."""
+    default_encoder: str | None = None
+    """Encoder of films when none is asked for; None: that of `encoders`."""
+    resamples = False
+    """Whether the interval resamples, so that `n_resamples` has a meaning; else it is analytic."""
+    needed: tuple[str, ...] = ("predictions", "references")
+    """Sides without which there is no result."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._given: dict[str, list[Any]] = {"predictions": [], "references": []}
+        self._memo = films.shared_memo()
         evaluate.Metric.__init__(self, *args, **kwargs)
 
     def __len__(self) -> int:
@@ -72,36 +98,55 @@ class Measure(evaluate.Metric):
 
         With `num_process` above 1 all processes take part and the first one gets the result, the others None.
         """
-        parts, self._given = self._given, {"predictions": [], "references": []}
-        for name, part in self._sorted(predictions, references).items():
-            parts[name].append(part)
-        missing = [name for name, rows in parts.items() if not rows]
-        if missing:
-            raise ValueError(f"expected predictions and references, got no {' and no '.join(missing)}; add them first")
-        encoding = sides.Encoding(
-            **{key: kwargs[key] for key in ENCODING if kwargs.get(key) is not None}, image_text=self.image_text
-        )
-        if encoding.encoder is None and self.config_name != "default":
-            encoding.encoder = self.config_name
+        added, self._given = self._given, {"predictions": [], "references": []}
+        encoding = self._encoding(kwargs)
         options, warnings = self._options(kwargs)
-        fake = encoding.features(parts["predictions"], "predictions")
-        real = encoding.texts(parts["references"], "references")
-        options = replaced(options, self.prepare(encoding, options))
-        groups = parse_groups(options.groups, len(fake), len(real)) if options.groups is not None else {}
-        if self.num_process > 1:
-            fake, real, groups = _gathered(fake, real, groups)
-            if self.process_id != 0:
-                return None
-        warnings += sides.check_same(fake, real)
-        result = self.score(fake, real, options) | self.facts(fake, real)
-        result["warnings"] = warnings + result.get("warnings", [])
-        if groups:
-            result["labels"] = self.label_scores(fake, real, groups, options)
-        return result
 
-    def prepare(self, encoding: sides.Encoding, options: Options) -> Mapping[str, Any]:
+        def read() -> Rows:
+            for name, part in self._sorted(predictions, references).items():
+                added[name].append(part)
+            return self._rows(added, encoding, options)
+
+        rows = ranks.gathered(read, self.num_process) if self.num_process > 1 else read()
+        if self.process_id != 0:
+            return None
+        ids = None if rows.patients is None else (numbered(rows.patients[0]), numbered(rows.patients[1]))
+        options = replace(options, own=rows.own, patients=ids)
+        if rows.real is not None:
+            warnings += self.check_same(rows.fake, rows.real)
+        found, labels = self.all_scores(rows.fake, rows.real, rows.groups or {}, options)
+        result = found | self.facts(rows.fake, rows.real)
+        result["warnings"] = warnings + result.get("warnings", []) + _unused_patients(result, options)
+        if rows.groups:
+            result["labels"] = {label: _without_nan(part) for label, part in labels.items()}
+        return _without_nan(result)
+
+    def prepare(self, encoding: sides.Encoding, options: Options, fake: Any, real: Any) -> Mapping[str, Any]:
         """The metric's own options, with whatever has to be encoded encoded."""
         return options.own
+
+    def side(self, encoding: sides.Encoding, parts: Sequence[Any], name: str, options: Options) -> Any:
+        """One side as `score` wants it: has a length, `take(mask)`, `encoder`, and a class method `joined`."""
+        return encoding.features(parts, name) if name == "predictions" else encoding.texts(parts, name)
+
+    def masks(self, groups: Any, predictions: int, references: int | None) -> Groups:
+        """Row masks of each label, see `parse_groups`."""
+        return parse_groups(groups, predictions, references or 0)
+
+    def check_same(self, fake: Any, real: Any) -> list[str]:
+        """Refuse sides that cannot be compared; return what is doubtful."""
+        return sides.check_same(fake, real)
+
+    def all_scores(
+        self, fake: Any, real: Any, groups: Groups, options: Options
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Results for all rows and for each group; a metric that gets both from one pass overrides it."""
+        found = self.whole(fake, real, options)
+        return found, self.label_scores(fake, real, groups, options) if groups else {}
+
+    def whole(self, fake: Any, real: Any, options: Options) -> dict[str, Any]:
+        """Results for all rows."""
+        return self.score(fake, real, options)
 
     def score(self, fake: Side, real: Side, options: Options) -> dict[str, Any]:
         """Results of this metric, with `warnings` where there are any."""
@@ -110,6 +155,10 @@ class Measure(evaluate.Metric):
     def fewest(self, options: Options) -> int:
         """Fewest rows of a side that `score` accepts."""
         return 2
+
+    def names(self, options: Options) -> tuple[str, ...]:
+        """Keys of the main results."""
+        return self.headline or (self.name,)
 
     def facts(self, fake: Side, real: Side) -> dict[str, Any]:
         """Counts and encoder, added to every result."""
@@ -120,40 +169,86 @@ class Measure(evaluate.Metric):
         }
 
     def label_scores(self, fake: Side, real: Side, groups: Groups, options: Options) -> dict[str, Any]:
-        """`score` of each group from the same features; too small a group has no number but a warning that says so."""
+        """`score` of each group from the same features; what has no number has a warning that says why."""
         if fake.moments is not None or real.moments is not None:
             raise ValueError(
                 "groups: expected features or images on both sides, got statistics; they cannot be divided"
             )
         results = {}
-        for label, (chosen_fake, chosen_real) in groups.items():
-            part_fake, part_real = fake.take(chosen_fake), real.take(chosen_real)
-            counts = {"n_predictions": len(part_fake), "n_references": len(part_real)}
-            lacking = too_few(counts, self.fewest(options))
-            selected = _select_patients(options, chosen_fake, chosen_real)
-            found = {"warnings": [lacking]} if lacking else self.score(part_fake, part_real, selected)
-            results[label] = {**(dict.fromkeys(self.headline or (self.name,)) if lacking else {}), **found, **counts}
-            results[label].setdefault("warnings", [])
+        for label, (left, right) in groups.items():
+            part, other = fake.take(left), real.take(right)
+            counts = {"n_predictions": len(part), "n_references": len(other)}
+            chosen, lacking = select_patients(options, left, right), too_few(counts, self.fewest(options))
+            found = {"warnings": [lacking]} if lacking else defined(self.score, part, other, chosen)
+            results[label] = {**dict.fromkeys(self.names(options)), "warnings": [], **found, **counts}
         return results
-
-    def _sorted(self, predictions: Any, references: Any) -> dict[str, Any]:
-        both = {"predictions": predictions, "references": references}
-        return {name: self.sort(name, source) for name, source in both.items() if source is not None}
 
     def sort(self, name: str, source: Any) -> Any:
         """The kind of a side; a metric whose references are texts overrides it."""
         return given.sort(source, name)
 
+    def _sorted(self, predictions: Any, references: Any) -> dict[str, Any]:
+        both = {"predictions": predictions, "references": references}
+        return {name: self.sort(name, source) for name, source in both.items() if source is not None}
+
+    def _encoding(self, kwargs: Mapping[str, Any]) -> sides.Encoding:
+        asked = {key: kwargs[key] for key in ENCODING if kwargs.get(key) is not None}
+        if self.config_name != "default":
+            asked.setdefault("encoder", self.config_name)
+        return sides.Encoding(**asked, image_text=self.image_text, default=self.default_encoder, memo=self._memo)
+
     def _options(self, kwargs: Mapping[str, Any]) -> tuple[Options, list[str]]:
-        shared = {
-            key: kwargs[key]
-            for key in ("seed", "confidence_level", "groups", "patients")
-            if kwargs.get(key) is not None
-        }
+        shared = {key: kwargs[key] for key in SHARED if kwargs.get(key) is not None}
         own = {key: kwargs.get(key, default) for key, default in self.options.items()}
         # Combined modules get each other's options, so an unknown one is not an error; but it is said.
-        unused = sorted(set(kwargs) - set(ENCODING) - set(self.options) - set(Options.__dataclass_fields__))
-        return Options(own=own, **shared), [f"option {key!r} is not used by {self.name}" for key in unused]
+        unused = sorted(set(kwargs) - set(ENCODING) - set(self.options) - set(SHARED))
+        said = [f"option {key!r} is not used by {self.name}" for key in unused]
+        if "n_resamples" in shared and not self.resamples:
+            said.append(f"option 'n_resamples' is not used by {self.name}: its interval does not resample")
+        elif "n_resamples" in shared and "confidence_level" not in shared:
+            said.append("option 'n_resamples' is not used without confidence_level")
+        return Options(own=own, **shared), said
+
+    def _rows(self, parts: Mapping[str, Sequence[Any]], encoding: sides.Encoding, options: Options) -> Rows:
+        """What this process was given, read and encoded."""
+        missing = [name for name in self.needed if not parts[name]]
+        if missing:
+            raise ValueError(f"expected {' and '.join(self.needed)}, got no {' and no '.join(missing)}; add them first")
+        fake = self.side(encoding, parts["predictions"], "predictions", options)
+        real = self.side(encoding, parts["references"], "references", options) if parts["references"] else None
+        counts = len(fake), None if real is None else len(real)
+        groups = None if options.groups is None else self.masks(options.groups, *counts)
+        patients = check_patients(options.patients, *counts)
+        return Rows(fake, real, groups, patients, self.prepare(encoding, options, fake, real))
+
+
+def defined(score: Callable[[Any, Any, Options], dict[str, Any]], fake: Any, real: Any, options: Options) -> Any:
+    """`score` of a part of the rows; without interval, or without number, where that is not defined, and why.
+
+    What the whole set has passed can only fail for want of rows here: one patient, equal images.
+    """
+    try:
+        return score(fake, real, options)
+    except ValueError as error:
+        if options.confidence_level is None:
+            return {"warnings": [f"not defined: {error}"]}
+        found = defined(score, fake, real, replace(options, confidence_level=None))
+        return {**found, "warnings": [*found.get("warnings", []), f"no interval: {error}"]}
+
+
+def _without_nan(result: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for what is not a number, and a warning that says so."""
+    undefined = [key for key, value in result.items() if isinstance(value, float) and math.isnan(value)]
+    if not undefined:
+        return result
+    told = f"not defined for so few independent rows: {', '.join(undefined)}"
+    return {**result, **dict.fromkeys(undefined), "warnings": [*result["warnings"], told]}
+
+
+def _unused_patients(result: Mapping[str, Any], options: Options) -> list[str]:
+    if options.patients is None or any(key.endswith("standard_error") for key in result):
+        return []
+    return ["option 'patients' is not used: it is for intervals, and there is none; pass confidence_level"]
 
 
 def info(description: str, usage: str, citation: str, urls: Sequence[str] = ()) -> evaluate.MetricInfo:
@@ -169,129 +264,9 @@ def info(description: str, usage: str, citation: str, urls: Sequence[str] = ()) 
     )
 
 
-def replaced(options: Options, own: Mapping[str, Any]) -> Options:
-    """The same options with other values of the metric's own."""
-    return replace(options, own=own)
-
-
 def with_interval(name: str, interval: Interval | None) -> dict[str, float]:
     """Flat entries of an interval: `<name>_low`, `<name>_high`, `<name>_standard_error`."""
     if interval is None:
         return {}
     ends = {"low": interval.low, "high": interval.high, "standard_error": interval.standard_error}
     return {f"{name}_{key}": float(value) for key, value in ends.items()}
-
-
-def too_few(counts: Mapping[str, int], fewest: int) -> str | None:
-    """A sentence when a side has too few rows."""
-    lacking = {name: count for name, count in counts.items() if count < fewest}
-    if not lacking:
-        return None
-    return f"insufficient n: expected at least {fewest} rows, got " + ", ".join(
-        f"{v} {k[2:]}" for k, v in lacking.items()
-    )
-
-
-def parse_groups(groups: Any, predictions: int, references: int) -> Groups:
-    """Row masks of both sides for each label.
-
-    Args:
-        groups: {label: (mask of predictions, mask of references)}; or (labels of predictions, labels of references),
-            each an array (N, 14) of CheXpert states in the usual order or a list of `labels_dict`: 1 belongs, else not.
-        predictions: rows of that side.
-        references: rows of that side.
-
-    Raises:
-        ValueError: of another form, or of another length.
-    """
-    if isinstance(groups, Mapping):
-        pairs = {str(label): tuple(pair) for label, pair in groups.items()}
-    elif isinstance(groups, Sequence) and len(groups) == 2:
-        left, right = _positive(groups[0], "predictions"), _positive(groups[1], "references")
-        pairs = {label: (left[:, column], right[:, column]) for column, label in enumerate(LABELS)}
-    else:
-        raise ValueError(
-            "groups: expected {label: (mask of predictions, mask of references)} or a pair of label arrays (N, 14), "
-            f"got {type(groups).__name__}"
-        )
-    return {label: _masks(label, pair, (predictions, references)) for label, pair in pairs.items()}
-
-
-def patients_of(options: Options, predictions: int, references: int) -> tuple[Any, Any]:
-    """Cluster ids of both sides from `patients=(ids of predictions or None, ids of references or None)`.
-
-    Raises:
-        ValueError: not a pair, or ids of another length.
-    """
-    if options.patients is None:
-        return None, None
-    if not isinstance(options.patients, Sequence) or len(options.patients) != 2:
-        raise ValueError("patients: expected (ids of predictions or None, ids of references or None)")
-    for ids, count, name in zip(
-        options.patients, (predictions, references), ("predictions", "references"), strict=True
-    ):
-        if ids is not None and len(ids) != count:
-            raise ValueError(f"patients: expected {count} ids for {name}, one per row, got {len(ids)}")
-    return options.patients[0], options.patients[1]
-
-
-def _masks(label: str, pair: tuple[Any, ...], counts: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    if len(pair) != 2:
-        raise ValueError(f"groups[{label!r}]: expected a pair of masks, got {len(pair)} of them")
-    masks = []
-    for mask, count, name in zip(pair, counts, ("predictions", "references"), strict=True):
-        values = np.asarray(mask)
-        if values.shape != (count,) or values.dtype.kind not in "bui" or not np.isin(values, (0, 1)).all():
-            raise ValueError(
-                f"groups[{label!r}]: expected {count} true or false values for {name}, got {values.dtype} of shape "
-                f"{values.shape}"
-            )
-        masks.append(values.astype(bool))
-    return masks[0], masks[1]
-
-
-def _positive(labels: Any, name: str) -> np.ndarray:
-    """(N, 14) bool from states in the usual order, or from labels_dicts."""
-    if isinstance(labels, Sequence) and len(labels) and isinstance(labels[0], Mapping):
-        return np.array([[row.get(label) == 1 for label in LABELS] for row in labels])
-    values = np.asarray(labels)
-    if values.ndim != 2 or values.shape[1] != len(LABELS):
-        raise ValueError(f"groups: expected labels of shape (N, {len(LABELS)}) for {name}, got {values.shape}")
-    return np.asarray(values == 1)
-
-
-def _select_patients(options: Options, fake: np.ndarray, real: np.ndarray) -> Options:
-    if options.patients is None:
-        return options
-    chosen = [
-        None if ids is None else np.asarray(ids)[mask] for ids, mask in zip(options.patients, (fake, real), strict=True)
-    ]
-    return replace(options, patients=chosen)
-
-
-def _gathered(fake: Side, real: Side, groups: Groups) -> tuple[Side, Side, Groups]:
-    """Rows of all processes in order of rank, on every process."""
-    from torch import distributed
-
-    if not distributed.is_initialized():
-        raise ValueError(
-            "expected a process group for num_process > 1, got none; create accelerate.PartialState() first, or leave "
-            "num_process out when one process has all rows"
-        )
-
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, (fake, real, groups))
-    fakes, reals, masks = zip(*parts, strict=True)
-    joined = {
-        label: tuple(np.concatenate([part[label][side] for part in masks]) for side in (0, 1)) for label in groups
-    }
-    return _joined(fakes), _joined(reals), {label: (pair[0], pair[1]) for label, pair in joined.items()}
-
-
-def _joined(parts: Sequence[Side]) -> Side:
-    first = parts[0]
-    if first.moments is not None:  # statistics are the same file everywhere
-        return first
-    union: Callable[[str], tuple[str, ...]] = lambda field: tuple(sorted({v for p in parts for v in getattr(p, field)}))  # noqa: E731
-    rows = np.concatenate([part.features for part in parts])
-    return Side(rows, first.encoder, first.key, preprocessing=union("preprocessing"), notes=union("notes"))

@@ -192,6 +192,11 @@ def _from_array(source: np.ndarray, name: str) -> Given:
 
 
 def _from_dataset(source: Any, name: str) -> Given:
+    if type(source).__name__.startswith("Iterable"):
+        raise ValueError(
+            f"{name}: expected a Dataset whose rows can be counted, got {type(source).__name__}, a stream; keep "
+            "some of it: Dataset.from_list(list(stream.take(1000)))"
+        )
     columns = getattr(source, "column_names", None)
     if isinstance(columns, Mapping):
         raise ValueError(f"{name}: expected one split, got a DatasetDict with {sorted(columns)}; pass one of them")
@@ -199,7 +204,9 @@ def _from_dataset(source: Any, name: str) -> Given:
         first = source[0] if len(source) else None
         if isinstance(first, list | tuple | np.ndarray) and np.asarray(first).ndim == 1:
             return _from_array(np.asarray(source[:], np.float32), name)
-        return Given("films", source, count=len(source))
+        table = getattr(source, "source", None)
+        films = _encoded(table, source.column_name) if hasattr(table, "cast_column") else source
+        return Given("films", films, count=len(source))
     for column in ("features", "embedding", "embeddings"):
         if column in columns:
             return _from_array(np.asarray(source.with_format("numpy")[column][:], np.float32), name)
@@ -207,7 +214,19 @@ def _from_dataset(source: Any, name: str) -> Given:
     chosen = "image" if "image" in columns else (pictures[0] if len(pictures) == 1 else None)
     if chosen is None:
         raise ValueError(f"{name}: expected a column 'image' or 'features', got {columns}; pass dataset[column]")
-    return Given("films", source[chosen], count=len(source))
+    return Given("films", _encoded(source, chosen), count=len(source))
+
+
+def _encoded(table: Any, column: str) -> Any:
+    """A column of images as bytes or paths, so that threads decode them and not the table; as it is where the table has
+    a format or mode of its own.
+    """
+    from datasets import Image
+
+    kind = table.features[column]
+    if not isinstance(kind, Image) or table.format["type"] is not None or kind.mode is not None:
+        return table[column]
+    return table.cast_column(column, Image(decode=False))[column]
 
 
 def _from_items(source: Sequence[Any], name: str) -> Given:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from synthchex.ahead import default_workers
 from synthchex.maths import arrays
 from synthchex.maths.moments import Moments, merge
+from synthchex.measure import films
+from synthchex.measure.films import Memo
 from synthchex.measure.given import ACCEPTED, Given
 
 UNNAMED = "unnamed"
-READ_AHEAD = 256  # films decoded before a forward pass
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,55 @@ class Side:
     preprocessing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     texts: tuple[str, ...] | None = None
-    truncated: int = 0
+    cut: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def truncated(self) -> int:
+        """Texts of which the encoder did not read the end."""
+        return 0 if self.cut is None else int(self.cut.sum())
 
     def take(self, rows: np.ndarray) -> Side:
         """The side with only some rows."""
         places = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
         texts = None if self.texts is None else tuple(self.texts[place] for place in places)
-        return replace(self, features=self.features[places], texts=texts)
+        cut = None if self.cut is None else self.cut[places]
+        return replace(self, features=self.features[places], texts=texts, cut=cut)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Side]) -> Side:
+        """One side from those of all processes, in their order.
+
+        Raises:
+            ValueError: features here and statistics there, or parts of different encoders or widths.
+        """
+        first = parts[0]
+        kinds = {(part.key, part.moments is None, part.features.shape[1], part.texts is None) for part in parts}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"expected the same kind of side from every process, got {sorted(map(str, kinds))}; use one encoder"
+            )
+        if first.moments is not None:  # statistics are the same file everywhere
+            return first
+        texts = None if first.texts is None else tuple(text for part in parts for text in part.texts or ())
+        return replace(
+            first,
+            features=np.concatenate([part.features for part in parts]),
+            preprocessing=tuple(sorted({way for part in parts for way in part.preprocessing})),
+            notes=tuple(sorted({note for part in parts for note in part.notes})),
+            texts=texts,
+            cut=None if first.cut is None else np.concatenate([part.cut for part in parts if part.cut is not None]),
+        )
 
 
 @dataclass
 class Encoding:
     """How films become features: loads the encoder once, when the first film needs it.
 
-    `encoder` is a name, a Hub id, a folder, or an object with `encode(films, batch_size=...)`.
+    `encoder` is a name, a Hub id, a folder, or an object with `encode(films, batch_size=...)`. `num_workers` threads
+    read films while it works; None is `ahead.default_workers()`.
     """
 
     encoder: Any = None
@@ -56,8 +91,15 @@ class Encoding:
     dtype: str = "float32"
     aspect: str = "own"
     protocol: str | None = None
+    num_workers: int | None = None
     image_text: bool = False
-    _loaded: Any = field(default=None, repr=False)
+    default: str | None = None
+    memo: Memo = field(default_factory=Memo, repr=False)
+
+    def __post_init__(self) -> None:
+        self.batch_size = _whole(self.batch_size, "batch_size", 1)
+        self.workers = default_workers() if self.num_workers is None else _whole(self.num_workers, "num_workers", 0)
+        self._loaded: Any = None
 
     def features(self, parts: Sequence[Given], name: str) -> Side:
         """Features of a side from the parts it was added in.
@@ -73,7 +115,7 @@ class Encoding:
         return self._from_films(parts, name) if kinds[0] == "films" else self._from_features(parts, name)
 
     def texts(self, parts: Sequence[Given], name: str) -> Side:
-        """Embeddings of prompts, in an image-text encoder's space.
+        """Embeddings of prompts, in an image-text encoder's space; equal prompts are encoded once.
 
         Raises:
             ValueError: as `features`.
@@ -81,11 +123,11 @@ class Encoding:
         if {part.kind for part in parts} != {"texts"}:
             return self.features(parts, name)
         texts = tuple(text for part in parts for text in part.items)
-        model = self.model()
-        rows = arrays.check(model.encode_texts(texts), name)
-        count = model.count_truncated(texts)
-        notes = (f"{count} of {len(texts)} prompts are longer than the encoder reads",) if count else ()
-        return Side(np.asarray(rows), self._label(), self._key(), notes=notes, texts=texts, truncated=count)
+        model, places = self.model(), {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        rows = np.asarray(arrays.check(model.encode_texts(tuple(places)), name))
+        cut = np.array([model.count_truncated([text]) > 0 for text in places])
+        chosen = np.array([places[text] for text in texts])
+        return Side(rows[chosen], self._label(), self._key(), texts=texts, cut=cut[chosen])
 
     def _label(self) -> str:
         return self.encoder if isinstance(self.encoder, str) else str(getattr(self.model(), "name", UNNAMED))
@@ -94,7 +136,7 @@ class Encoding:
         return getattr(self.model(), "key", None)
 
     def model(self) -> Any:
-        """The encoder itself."""
+        """The encoder itself; the one that another metric has loaded already, where it is the same."""
         if self._loaded is None:
             self._loaded = self._load() if self.encoder is None or isinstance(self.encoder, str) else self.encoder
         return self._loaded
@@ -104,15 +146,17 @@ class Encoding:
 
         known = encoders.IMAGE_TEXT if self.image_text else encoders.ENCODERS
         load = encoders.load_image_text if self.image_text else encoders.load_encoder
-        default = encoders.DEFAULT_IMAGE_TEXT if self.image_text else encoders.DEFAULT
+        default = self.default or (encoders.DEFAULT_IMAGE_TEXT if self.image_text else encoders.DEFAULT)
+        name = self.encoder or default
+        options: dict[str, Any] = {
+            "device": self.device,
+            "dtype": self.dtype,
+            "aspect": self.aspect,
+            "protocol": self.protocol,
+        }
+        asked = (name, self.image_text, *options.values(), _stamp(name))
         try:
-            options: dict[str, Any] = {
-                "device": self.device,
-                "dtype": self.dtype,
-                "aspect": self.aspect,
-                "protocol": self.protocol,
-            }
-            return load(self.encoder or default, **options)
+            return self.memo.model(asked, lambda: load(name, **options))
         except ValueError as error:
             if self.encoder is not None:
                 raise
@@ -122,18 +166,12 @@ class Encoding:
             ) from error
 
     def _from_films(self, parts: Sequence[Given], name: str) -> Side:
-        model = self.model()
-        features, ways, notes = [], set[str](), set[str]()
-        for part in parts:
-            for start in range(0, len(part.items), READ_AHEAD):
-                films = [_read(part.items, row, name) for row in range(start, min(start + READ_AHEAD, len(part.items)))]
-                features.append(model.encode([film.pixels for film in films], batch_size=self.batch_size))
-                ways |= {film.preprocessing for film in films}
-                notes |= {note for film in films for note in film.notes}
-        rows = np.concatenate(features)
+        found = films.encode(parts, name, self.model(), self.memo, batch_size=self.batch_size, num_workers=self.workers)
+        rows = np.stack([row.features for row in found])
         arrays.check(rows, name)
-        ordered = tuple(sorted(ways)), tuple(sorted(notes))
-        return Side(np.asarray(rows), self._label(), self._key(), preprocessing=ordered[0], notes=ordered[1])
+        ways = tuple(sorted({row.preprocessing for row in found}))
+        notes = tuple(sorted({note for row in found for note in row.notes}))
+        return Side(rows, self._label(), self._key(), preprocessing=ways, notes=notes)
 
     def _from_features(self, parts: Sequence[Given], name: str) -> Side:
         widths = sorted({part.items.shape[1] for part in parts})
@@ -145,14 +183,14 @@ class Encoding:
             raise ValueError(f"{name}: expected features of one encoder, got {sorted(map(str, made_by))}")
         (encoder,) = made_by
         label = encoder or (self.encoder if isinstance(self.encoder, str) else UNNAMED)
-        return Side(np.asarray(arrays.check(rows, name)), label, encoder)
+        return Side(rows, label, encoder)
 
 
 def check_same(predictions: Side, references: Side) -> list[str]:
     """Refuse sides that cannot be compared; return what is doubtful as warnings.
 
     Raises:
-        ValueError: encoders differ, or widths do.
+        ValueError: encoders differ, widths do, or how the films were read.
     """
     if predictions.key is not None and references.key is not None and predictions.key != references.key:
         raise ValueError(
@@ -170,28 +208,30 @@ def check_same(predictions: Side, references: Side) -> list[str]:
     warnings = []
     if (predictions.key is None) != (references.key is None):
         warnings.append("one side does not say which encoder made it; widths agree, nothing else is known")
-    if predictions.preprocessing != references.preprocessing and predictions.preprocessing and references.preprocessing:
-        warnings.append(
-            f"read differently: predictions as {list(predictions.preprocessing)}, "
-            f"references as {list(references.preprocessing)}"
-        )
+    check_read_alike(predictions.preprocessing, references.preprocessing)
     for name, side in (("predictions", predictions), ("references", references)):
         warnings += [f"{name}: {note}" for note in side.notes]
+        if side.truncated:
+            warnings.append(f"{name}: {side.truncated} of {len(side)} prompts are longer than the encoder reads")
     return warnings
 
 
-def _read(items: Sequence[Any], row: int, name: str) -> Any:
-    from synthchex.data import images
+def check_read_alike(predictions: Sequence[str], references: Sequence[str]) -> None:
+    """Refuse films whose grey values do not mean the same on both sides.
 
-    item = items[row]
-    if arrays.is_tensor(item):
-        item = item.detach().cpu().numpy()
-    try:
-        return images.read(item)
-    except images.UnreadableImage as error:
+    Args:
+        predictions: ways in which films of that side were read, as in `images.Film`; none when it has no films.
+        references: the same.
+
+    Raises:
+        ValueError: the ways differ.
+    """
+    if predictions and references and set(predictions) != set(references):
         raise ValueError(
-            f"{name}: image {row} cannot be read ({error.reason}): {error}; repair or remove it"
-        ) from error
+            f"expected both sides read in one way, got predictions as {list(predictions)} and references as "
+            f"{list(references)} (u8: 8 bits as they are; minmax16 and dicom: each film stretched to its own range); "
+            "convert both sides to 8-bit PNG in the same way, or pass the pixels of synthchex.data.images.read"
+        )
 
 
 def _from_statistics(parts: Sequence[Given], name: str) -> Side:
@@ -202,3 +242,16 @@ def _from_statistics(parts: Sequence[Given], name: str) -> Side:
     count = None if None in counts else merged.count
     empty = np.empty((0, merged.width))
     return Side(empty, parts[0].encoder or UNNAMED, parts[0].encoder, moments=merged, count=count)
+
+
+def _stamp(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Files of a local encoder with their sizes and times, so that one that was saved again is loaded again."""
+    path = Path(name if Path(name).exists() else name.partition(":")[2] or name)
+    inside = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in inside if file.is_file())
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: expected a whole number from {least}, got {value!r}")
+    return int(value)

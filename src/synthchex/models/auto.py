@@ -22,9 +22,6 @@ def load(named: Named, dtype: torch.dtype) -> Loaded:
     model, info = transformers.AutoModel.from_pretrained(
         named.model, revision=named.revision, dtype=dtype, output_loading_info=True
     )
-    # Of two backends that resize differently, the one that is there on every machine.
-    backend: Any = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
-    processor = transformers.AutoImageProcessor.from_pretrained(named.model, revision=named.revision, **backend)
     missing = sorted(info["missing_keys"])
     # A checkpoint without a pooler would be given a random one; its class token is the feature then.
     if any(not key.startswith("pooler.") for key in missing):
@@ -37,7 +34,32 @@ def load(named: Named, dtype: torch.dtype) -> Loaded:
     tokenizer = None
     if hasattr(model, "get_image_features"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(named.model, revision=named.revision)
-    return Loaded(model, processor, version(named.model, model), tokenizer)
+    return Loaded(model, processor_of(named), version(named.model, model), tokenizer)
+
+
+def load_classifier(named: Named, dtype: torch.dtype) -> Loaded:
+    """An image classifier with its processor.
+
+    Raises:
+        ValueError: weights are missing from the checkpoint, as those of the head are from a network without one.
+        OSError: it cannot be reached.
+    """
+    model, info = transformers.AutoModelForImageClassification.from_pretrained(
+        named.model, revision=named.revision, dtype=dtype, output_loading_info=True
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"expected an image classifier, got {named.model} without {len(missing)} weights of "
+            f"{type(model).__name__}, e.g. {missing[:3]}, which would be random; give a network with trained heads"
+        )
+    return Loaded(model, processor_of(named), version(named.model, model))
+
+
+def processor_of(named: Named) -> Any:
+    """The network's own image processor: of two backends that resize differently, the one that is on every machine."""
+    backend: Any = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
+    return transformers.AutoImageProcessor.from_pretrained(named.model, revision=named.revision, **backend)
 
 
 def version(name: str, model: Any) -> str:

@@ -9,7 +9,7 @@ store.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -41,14 +41,17 @@ __all__ = [
     "InceptionEncoder",
     "Named",
     "describe",
+    "find_named",
+    "key_of",
     "load_encoder",
     "load_image_text",
+    "load_named",
     "loading",
     "pick_device",
     "prepare",
     "vision_channels",
 ]
-# Each module has `load(named, dtype)`.
+# Each module has `load(named, dtype)`; those with classifiers have `load_classifier(named, dtype)`.
 FAMILIES = {name: f"synthchex.models.{name}" for name in ("auto", "inception", "xrv", "biovil", "openclip")}
 DTYPES = ("float32", "float16", "bfloat16")
 OWN = View()
@@ -78,13 +81,13 @@ def load_encoder(
         ImportError: the network needs a package that is not installed.
     """
     view = _checked(dtype, aspect, protocol)
-    named = _find(name, ENCODERS | IMAGE_TEXT | ENCODERS)
-    loaded = _load(name, named, dtype)
+    named = find_named(name, ENCODERS | IMAGE_TEXT | ENCODERS)
+    loaded = load_named(name, named, dtype)
     if hasattr(loaded.model, "get_image_features"):
         return _image_text(named, loaded, device, dtype, view)
     kind = InceptionEncoder if hasattr(loaded.model, "logits_of") else Encoder
     return kind(
-        named, loaded.model.eval().to(pick_device(device)), loaded.processor, _key(named, loaded, dtype, view), view
+        named, loaded.model.eval().to(pick_device(device)), loaded.processor, key_of(named, loaded, dtype, view), view
     )
 
 
@@ -98,8 +101,8 @@ def load_image_text(
 ) -> ImageTextEncoder:
     """A CLIP-like image-text encoder; arguments and errors as in `load_encoder`."""
     view = _checked(dtype, aspect, protocol)
-    named = _find(name, IMAGE_TEXT)
-    loaded = _load(name, named, dtype)
+    named = find_named(name, IMAGE_TEXT)
+    loaded = load_named(name, named, dtype)
     if not hasattr(loaded.model, "get_text_features"):
         raise ValueError(
             "expected an image-text model (CLIP, SigLIP, …), got "
@@ -253,7 +256,12 @@ def _checked(dtype: str, aspect: str, protocol: str | None) -> View:
     return View(aspect, protocol)
 
 
-def _find(name: str, known: dict[str, Named]) -> Named:
+def find_named(name: str, known: Mapping[str, Named]) -> Named:
+    """The entry of that name, with the weights at a path where one is given; or a Hub id or folder that is no entry.
+
+    Raises:
+        ValueError: none of these.
+    """
     entry, _, source = name.partition(":")
     if entry in known and (source or name == entry):
         return replace(known[entry], model=source, revision="main") if source else known[entry]
@@ -267,12 +275,18 @@ def _find(name: str, known: dict[str, Named]) -> Named:
     return Named(name, UNKNOWN, UNKNOWN)
 
 
-def _load(name: str, named: Named, dtype: str) -> Loaded:
+def load_named(name: str, named: Named, dtype: str, *, function: str = "load") -> Loaded:
+    """The network by `function` of its family's module.
+
+    Raises:
+        ValueError: it cannot be reached, or is not whole.
+    """
     import torch
 
     try:
         with loading(named.model):
-            loaded: Loaded = import_module(FAMILIES[named.family]).load(named, getattr(torch, dtype))
+            load = getattr(import_module(FAMILIES[named.family]), function)
+            loaded: Loaded = load(named, getattr(torch, dtype))
             return loaded
     except OSError as error:
         raise ValueError(
@@ -282,11 +296,11 @@ def _load(name: str, named: Named, dtype: str) -> Loaded:
 
 
 def _image_text(named: Named, loaded: Loaded, device: str | None, dtype: str, view: View) -> ImageTextEncoder:
-    model, key = loaded.model.eval().to(pick_device(device)), _key(named, loaded, dtype, view)
+    model, key = loaded.model.eval().to(pick_device(device)), key_of(named, loaded, dtype, view)
     return ImageTextEncoder(named, model, loaded.processor, key, loaded.tokenizer, view)
 
 
-def _key(named: Named, loaded: Loaded, dtype: str, view: View) -> str:
+def key_of(named: Named, loaded: Loaded, dtype: str, view: View) -> str:
     """The same for equal features: a folder or file counts by what is in it, not by where it lies."""
     identity = named.model if named.family == "auto" and not Path(named.model).is_dir() else ""
     processor = loaded.processor

@@ -17,6 +17,7 @@ import numpy as np
 
 from synthchex.data import records
 from synthchex.models import encoders
+from synthchex.models.classifiers import load_logits
 from synthchex.models.samplers import model_path
 
 LETTERS = "ABCD"
@@ -94,24 +95,24 @@ class ClassifierJudge:
 
     def __init__(self, recipe: JudgeRecipe, rubrics: Path, device: str | None) -> None:
         self.name, self.agreement = recipe.name, recipe.agreement
-        self.quality_net = _Classifier(model_path(recipe.model), device)
+        self.quality_net = load_logits(recipe.model, device=device)
         expected = set(records.QUALITIES)
-        if set(self.quality_net.names) != expected:
+        if set(self.quality_net.heads) != expected:
             raise ValueError(
                 f"judge {recipe.name} expects a network with the classes "
-                f"{sorted(expected)}, got {self.quality_net.names}"
+                f"{sorted(expected)}, got {self.quality_net.heads}"
             )
-        self.label_net = _Classifier(model_path(recipe.label_model), device) if recipe.label_model else None
+        self.label_net = load_logits(recipe.label_model, device=device) if recipe.label_model else None
 
     def judge(
         self, films: Sequence[np.ndarray], prompts: Sequence[str], labels: Sequence[Mapping[str, int | None]]
     ) -> list[Verdict]:
         """Quality of each film; Low Quality where it does not show what its prompt says."""
-        scores = _softmax(self.quality_net.logits(films))
-        verdicts = [self._best(dict(zip(self.quality_net.names, map(float, row), strict=True))) for row in scores]
+        scores = _softmax(self.quality_net.encode(films))
+        verdicts = [self._best(dict(zip(self.quality_net.heads, map(float, row), strict=True))) for row in scores]
         if self.label_net is None or self.agreement is None:
             return verdicts
-        agreement = label_agreement(self.label_net.logits(films), self.label_net.names, labels)
+        agreement = label_agreement(self.label_net.encode(films), self.label_net.heads, labels)
         return [
             Verdict("Low Quality", verdict.scores, "label_mismatch")
             if low and verdict.quality in records.KEPT_QUALITIES
@@ -228,27 +229,6 @@ def read_rubric(name: str, folder: Path) -> str:
             "prompt goes; without it the judge never sees the caption"
         )
     return text
-
-
-class _Classifier:
-    """An `AutoModelForImageClassification` as uint8 films -> logits."""
-
-    def __init__(self, path: str, device: str | None) -> None:
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-        with encoders.loading(path):
-            self.model = AutoModelForImageClassification.from_pretrained(path).eval().to(encoders.pick_device(device))
-            self.processor = AutoImageProcessor.from_pretrained(path)
-        self.names = [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
-        self.grey = encoders.vision_channels(self.model.config) == 1
-
-    def logits(self, films: Sequence[np.ndarray]) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            inputs = encoders.prepare(self.processor, films, grey=self.grey)
-            output = self.model(pixel_values=inputs.to(self.model.device, self.model.dtype))
-        return np.asarray(output.logits.float().cpu().numpy())
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -67,6 +67,8 @@ class RadiomicsEncoder:
         size: films are resized to size x size first, antialiased; None leaves them, at a minute each for large ones.
         image_types: instead of those of FRD version 1.
         settings: changes to those of FRD version 1.
+        num_workers: processes that extract; below 2 all is done in this one. pyradiomics holds Python's lock, so
+            threads would not help. Scripts that ask for processes need the usual `if __name__ == "__main__":`.
     """
 
     name = "radiomics"
@@ -77,11 +79,14 @@ class RadiomicsEncoder:
         size: int | None = 256,
         image_types: dict[str, dict[str, Any]] | None = None,
         settings: dict[str, Any] | None = None,
+        num_workers: int = 0,
     ) -> None:
         self.size, self.image_types = size, image_types or IMAGE_TYPES
         self.settings = {**SETTINGS, **(settings or {})}
+        self.num_workers = num_workers
         self.columns: tuple[str, ...] | None = None
         self._extractor: Any = None
+        self._pool: Any = None
 
     @property
     def key(self) -> str:
@@ -99,25 +104,57 @@ class RadiomicsEncoder:
         Raises:
             ImportError: pyradiomics is missing; one line that says how to get it.
         """
-        if self._extractor is None:
-            self._extractor = _extractor(_package(), self.image_types, self.settings)
-        return np.stack([self._features(film) for film in pixels])
+        if self.num_workers > 1:
+            found = list(self._workers().map(_extracted, pixels))
+        else:
+            self._extractor = self._extractor or _extractor(_package(), self.image_types, self.settings)
+            found = [_features(self._extractor, film, self.size) for film in pixels]
+        self.columns = tuple(found[0])
+        return np.stack([np.array(list(values.values())) for values in found])
 
-    def _features(self, film: np.ndarray) -> np.ndarray:
-        import SimpleITK
-        from PIL import Image
+    def _workers(self) -> Any:
+        """Processes that live as long as this encoder."""
+        if self._pool is None:
+            import multiprocessing
+            import weakref
+            from concurrent.futures import ProcessPoolExecutor
 
-        grey = films.to_grey(film)
-        if self.size is not None and grey.shape != (self.size, self.size):
-            grey = np.asarray(Image.fromarray(grey).resize((self.size, self.size), Image.Resampling.BILINEAR))
-        # One slice of a volume, as `force2D` expects; a mask without one corner, since pyradiomics refuses a full one.
-        mask = np.ones((1, *grey.shape), np.uint8)
-        mask[0, 0, 0] = 0
-        volume = SimpleITK.GetImageFromArray(grey[None].astype(np.float32))
-        found = self._extractor.execute(volume, SimpleITK.GetImageFromArray(mask))
-        values = {key: float(value) for key, value in found.items() if not key.startswith("diagnostics_")}
-        self.columns = tuple(values)
-        return np.array(list(values.values()))
+            _package()
+            self._pool = ProcessPoolExecutor(
+                self.num_workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(self.image_types, self.settings, self.size),
+            )
+            weakref.finalize(self, self._pool.shutdown)
+        return self._pool
+
+
+_WORKER: dict[str, Any] = {}  # of a worker process: its extractor and size
+
+
+def _start(image_types: dict[str, dict[str, Any]], settings: dict[str, Any], size: int | None) -> None:
+    _WORKER.update(extractor=_extractor(_package(), image_types, settings), size=size)
+
+
+def _extracted(film: np.ndarray) -> dict[str, float]:
+    return _features(_WORKER["extractor"], film, _WORKER["size"])
+
+
+def _features(extractor: Any, film: np.ndarray, size: int | None) -> dict[str, float]:
+    """Radiomic features of one film by name."""
+    import SimpleITK
+    from PIL import Image
+
+    grey = films.to_grey(film)
+    if size is not None and grey.shape != (size, size):
+        grey = np.asarray(Image.fromarray(grey).resize((size, size), Image.Resampling.BILINEAR))
+    # One slice of a volume, as `force2D` expects; a mask without one corner, since pyradiomics refuses a full one.
+    mask = np.ones((1, *grey.shape), np.uint8)
+    mask[0, 0, 0] = 0
+    volume = SimpleITK.GetImageFromArray(grey[None].astype(np.float32))
+    found = extractor.execute(volume, SimpleITK.GetImageFromArray(mask))
+    return {key: float(value) for key, value in found.items() if not key.startswith("diagnostics_")}
 
 
 def _package() -> Any:

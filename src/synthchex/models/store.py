@@ -14,14 +14,15 @@ import hashlib
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from synthchex.ahead import in_order
 from synthchex.data import images as films
 from synthchex.data import records, shards
 from synthchex.data.sources import ImageSet
@@ -86,10 +87,10 @@ class Kept:
         self._index(path, hashes)
 
     def gather(self, digests: Sequence[str]) -> np.ndarray:
-        """Features in the order of the hashes, (M, width) float32; mapped from a nameless file when they are many."""
+        """Features in the order of the hashes, (M, width); mapped from a nameless file when they are many."""
         places = np.array([self.places[bytes.fromhex(digest)] for digest in digests])
-        width = self._read(int(places[0, 0])).shape[1]
-        out = _room((len(digests), width), self.folder)
+        first = self._read(int(places[0, 0]))
+        out = _room((len(digests), first.shape[1]), first.dtype, self.folder)
         order = np.argsort(places[:, 0], kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(places[order, 0])) + 1):
             out[rows] = self._read(int(places[rows[0], 0]))[places[rows, 1]]
@@ -178,35 +179,21 @@ def _spans(
     num_workers: int,
 ) -> Iterator[tuple[range, list[Looked], int]]:
     """Encode span after span; each comes with what was seen of its films and how many went through a network."""
-    starts = [(start, span.stop) for span in spans for start in range(span.start, span.stop, batch_size)]
-    chunks = [range(start, min(start + batch_size, stop)) for start, stop in starts]
-    lock = threading.Lock()
-    look = lambda index: _look(images, index, encoders, kept, lock)  # noqa: E731
-    with ThreadPoolExecutor(num_workers) as pool:
-        batches = _ahead(pool, look, chunks)
-        for span in spans:
-            looked: list[Looked] = []
-            fresh: list[dict[str, np.ndarray]] = [{} for _ in encoders]
-            for _ in range(span.start, span.stop, batch_size):
-                batch = next(batches)
-                for number, encoder in enumerate(encoders):
-                    fresh[number] |= _forward(encoder, number, batch, fresh[number], batch_size)
-                looked += [one._replace(inputs={}) for one in batch]
-            for have, new in zip(kept, fresh, strict=True):
-                if new:
-                    have.add(list(new), np.stack(list(new.values())))
-            yield span, looked, len(set().union(*fresh))
-
-
-def _ahead(pool: ThreadPoolExecutor, look: Callable[[int], Looked], chunks: Sequence[range]) -> Iterator[list[Looked]]:
-    """Chunks in order, the next one already in the threads while this one is used."""
-    waiting: list[list[Future[Looked]]] = []
-    for chunk in chunks:
-        waiting.append([pool.submit(look, index) for index in chunk])
-        if len(waiting) > 1:
-            yield [future.result() for future in waiting.pop(0)]
-    for futures in waiting:
-        yield [future.result() for future in futures]
+    places, lock = [index for span in spans for index in span], threading.Lock()
+    look = lambda place: _look(images, places[place], encoders, kept, lock)  # noqa: E731
+    films_ahead = in_order(look, len(places), num_workers=num_workers, ahead=2 * batch_size)
+    for span in spans:
+        looked: list[Looked] = []
+        fresh: list[dict[str, np.ndarray]] = [{} for _ in encoders]
+        for start in range(0, len(span), batch_size):
+            batch = list(islice(films_ahead, min(batch_size, len(span) - start)))
+            for number, encoder in enumerate(encoders):
+                fresh[number] |= _forward(encoder, number, batch, fresh[number], batch_size)
+            looked += [one._replace(inputs={}) for one in batch]
+        for have, new in zip(kept, fresh, strict=True):
+            if new:
+                have.add(list(new), np.stack(list(new.values())))
+        yield span, looked, len(set().union(*fresh))
 
 
 def _look(images: ImageSet, index: int, encoders: Sequence[Any], kept: Sequence[Kept], lock: threading.Lock) -> Looked:
@@ -241,15 +228,15 @@ def _forward(
         rows = encoder.forward(torch.cat(list(inputs.values())))
     else:
         rows = encoder.encode(list(inputs.values()), batch_size=batch_size)
-    return dict(zip(inputs, np.asarray(rows, np.float32), strict=True))
+    return dict(zip(inputs, rows, strict=True))
 
 
-def _room(shape: tuple[int, int], folder: Path | None) -> np.ndarray:
-    """A float32 array to fill: in memory when small, else in a file that vanishes with it."""
-    if folder is None or 4 * shape[0] * shape[1] <= IN_MEMORY:
-        return np.empty(shape, np.float32)
+def _room(shape: tuple[int, int], kind: np.dtype[Any], folder: Path | None) -> np.ndarray:
+    """An array to fill: in memory when small, else in a file that vanishes with it."""
+    if folder is None or kind.itemsize * shape[0] * shape[1] <= IN_MEMORY:
+        return np.empty(shape, kind)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+        return np.memmap(file, kind, "w+", shape=shape)
 
 
 def _tensor(path: Path, name: str) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""torchxrayvision's DenseNet-121 and ResNet-50 as feature extractors, from the files that package keeps; without it.
+"""torchxrayvision's DenseNet-121 and ResNet-50, as feature extractors and as classifiers, from the files that package
+keeps; without it.
 
 The files hold whole pickled networks or their weights; here only tensors are taken from them, no code of theirs runs.
 Films are grey in [-1024, 1024]: other scales give wrong features without an error, so the scaling is done here and
 nowhere else. The centred square is resized as the package's networks do it themselves (bilinear, antialiased), which
-is not quite its `XRayResizer`. Features are those of the package's `features2` (DenseNet) and `features` (ResNet).
+is not quite its `XRayResizer`. Features are those of the package's `features2` (DenseNet) and `features` (ResNet),
+probabilities those of its `forward`.
 
 Checked against torchxrayvision 1.5.7 on equal random weights; its own weights could not be fetched here.
 """
@@ -13,14 +15,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from synthchex.models.known import ENCODERS, Named
+from synthchex.models.known import CLASSIFIERS, ENCODERS, Named
 from synthchex.models.networks import FilmProcessor, Loaded, Network, Pooled, digest, load_exact, read_state
 from synthchex.models.resnet import ResNet50
 from synthchex.models.views import centre_square
@@ -29,6 +32,12 @@ FOLDER = Path("~/.torchxrayvision/models_data")
 URL = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
 BLOCKS = (6, 12, 24, 16)
 GROWTH = 32
+HEADS = ("classifier.", "body.fc.")  # what the tensors of the heads are called, after `renamed`
+TARGETS = (
+    *("Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema", "Emphysema", "Fibrosis", "Effusion"),
+    *("Pneumonia", "Pleural_Thickening", "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture"),
+    *("Lung Opacity", "Enlarged Cardiomediastinum"),
+)
 
 
 class DenseLayer(nn.Sequential):
@@ -100,6 +109,31 @@ class GreyResNet50(Network):
         return Pooled(self.body(pixel_values).mean((2, 3)))
 
 
+class Scores(NamedTuple):
+    """Output of a classifier: one logit per head and film, (N, 18)."""
+
+    logits: torch.Tensor
+
+
+class Headed(Network):
+    """A network with the package's 18 heads; a file may hold heads that nobody trained, see `operating_points`."""
+
+    channels = 1
+
+    def __init__(self, body: Network, width: int) -> None:
+        super().__init__()
+        self.body, self.heads = body, nn.Linear(width, len(TARGETS))
+
+    @property
+    def config(self) -> SimpleNamespace:
+        """Channels, heads and their kind, as a transformers config says them."""
+        names = dict(enumerate(TARGETS))
+        return SimpleNamespace(num_channels=1, id2label=names, problem_type="multi_label_classification")
+
+    def forward(self, pixel_values: torch.Tensor) -> Scores:
+        return Scores(self.heads(self.body(pixel_values).pooler_output))
+
+
 class Scaled1024(FilmProcessor):
     """Grey films: centred square, [-1024, 1024], antialiased bilinear resize of the scaled values."""
 
@@ -155,11 +189,26 @@ def load(named: Named, dtype: torch.dtype) -> Loaded:
         ValueError: no such file, or weights of another network.
     """
     path = find(named.model)
+    network, side, _ = _body(path)
+    return Loaded(network.to(dtype), Scaled1024(side), digest(path))
+
+
+def load_classifier(named: Named, dtype: torch.dtype) -> Loaded:
+    """The network with its 18 heads; errors as in `load`, and for a file without heads."""
+    path = find(named.model)
+    network, side, heads = _body(path)
+    headed = Headed(network, 1024 if side == 224 else 2048)
+    load_exact(headed.heads, heads, source=str(path))
+    return Loaded(headed.to(dtype), Scaled1024(side), digest(path))
+
+
+def _body(path: Path) -> tuple[Network, int, dict[str, torch.Tensor]]:
+    """The network of a file, the side of its films, and the tensors of its heads, if any."""
     state = renamed(read_state(path, stand_ins=STAND_INS))
     network: Network = DenseNet121() if "features.conv0.weight" in state else GreyResNet50()
-    load_exact(network, state, source=str(path), unused=("classifier.", "op_threshs", "body.fc."))
+    load_exact(network, state, source=str(path), unused=(*HEADS, "op_threshs"))
     side = 224 if isinstance(network, DenseNet121) else 512
-    return Loaded(network.to(dtype), Scaled1024(side), digest(path))
+    return network, side, {name.rpartition(".")[2]: state[name] for name in state if name.startswith(HEADS)}
 
 
 def find(model: str) -> Path:
@@ -174,10 +223,10 @@ def find(model: str) -> Path:
     kept = FOLDER.expanduser() / path.name
     if kept.is_file():
         return kept
-    known = sorted(entry.model for entry in ENCODERS.values() if entry.family == "xrv")
+    known = {entry.model for entry in (*ENCODERS.values(), *CLASSIFIERS.values()) if entry.family == "xrv"}
     way = f"curl -L --create-dirs -o {kept} {URL}{path.name}, or " if path.name in known else ""
     raise ValueError(
-        f"expected weights of torchxrayvision at {kept}, got no such file; {way}name the file: xrv-densenet121:<path>"
+        f"expected weights of torchxrayvision at {kept}, got no such file; {way}name the file: <entry>:<path>"
     )
 
 

@@ -18,21 +18,25 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from synthchex.report.tables import PHANTOM
+from synthchex.report.text import PHANTOM
 
 # All values of LIGHT must differ: they are replaced by name in the inline drawing.
 LIGHT = {
     "paper": "#ffffff", "ink": "#1b2026", "muted": "#5c6670", "rule": "#c6ccd2", "grid": "#e9ecef",
-    "reference": "#838d97", "synthetic": "#1f5f9f", "tint": "#8fb4d9", "sand": "#d9c69a", "stone": "#b4bac0",
+    "reference": "#838d97", "synthetic": "#1f5f9f", "tint": "#7aa6d2", "sand": "#d9c69a", "stone": "#b4bac0",
+    "flag": "#b34700",
 }  # fmt: skip
 DARK = {
     "paper": "#14171a", "ink": "#e2e6ea", "muted": "#9ba5af", "rule": "#434b53", "grid": "#262b30",
-    "reference": "#939da7", "synthetic": "#7fb4e8", "tint": "#40688f", "sand": "#93804f", "stone": "#545c64",
+    "reference": "#939da7", "synthetic": "#7fb4e8", "tint": "#4f7fae", "sand": "#93804f", "stone": "#545c64",
+    "flag": "#f2a05a",
 }  # fmt: skip
 
+FORMATS = ("png", "svg", "pdf")
 WIDTH = 4.2  # inches: 302 SVG units, so that 9-unit text is still over 9 px on a 360 px screen
 SETTINGS: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "synthchex",
+    "pdf.fonttype": 42,
     "text.parse_math": False, "text.usetex": False,
     "text.color": LIGHT["ink"], "axes.labelcolor": LIGHT["ink"], "axes.edgecolor": LIGHT["rule"],
     "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
@@ -55,9 +59,10 @@ class Plot:
     figure: Figure
 
     def save(self, folder: Path) -> None:
-        """Writes `<name>.png` (200 dpi) and `<name>.svg` (text stays text) into `folder`."""
+        """Writes `<name>.png` (200 dpi), `.svg` and `.pdf` (text stays text) into `folder`."""
         with mpl.rc_context(SETTINGS):
             self.figure.savefig(folder / f"{self.name}.png", dpi=200)
+            self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
         svg = self.svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
         (folder / f"{self.name}.svg").write_text(svg, encoding="utf-8")
 
@@ -88,3 +93,5 @@ def canvas(height: float, domain: str | None) -> Iterator[Figure]:
         if domain == "phantom":
             figure.supxlabel(PHANTOM.split(";")[0], fontsize=7.5, color=LIGHT["muted"], x=0.99, ha="right")
         yield figure
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is found once, not again for every format

@@ -1,18 +1,42 @@
-"""The films the report shows: what the caller hands over, and thumbnails of it as data URIs. Knows nothing of files."""
+"""The films and arrays a report shows: what the caller hands over, and pictures made of it. Knows nothing of files."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-Films = Sequence[tuple[np.ndarray, str]]
+from synthchex.report.blocks import Films, Group, Picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Film = tuple[np.ndarray, str]
+Role = Literal["reference", "synthetic", "rejected"]
 THUMBNAIL = 224  # pixels on the longer side
-MAX_FILMS = 24  # per contact sheet
+MARK = 96  # the same, of a film on the map
+MAX_FILMS = 24  # per sheet
+MAX_RANKED = 3  # per label and rank
+
+
+class Ranked(NamedTuple):
+    """Synthetic films of one label, ordered by some measure; each list with the most telling film first."""
+
+    label: str
+    best: Sequence[Film]
+    median: Sequence[Film]
+    worst: Sequence[Film]
+
+
+class Neighbours(NamedTuple):
+    """One synthetic film and the real films nearest to it, nearest first; captions hold the distances."""
+
+    synthetic: Film
+    real: Sequence[Film]
 
 
 @dataclass(frozen=True)
@@ -23,66 +47,130 @@ class ReportImages:
     (prompt, file name), the following lines are short facts (quality, score, reason).
 
     Args:
-        real: samples of the real set.
-        kept: synthetic films that passed the quality filter.
+        real: samples of the real set, where its policy lets them be shown.
+        kept: synthetic films that passed the quality filter, or samples of the set where there was no filter.
         rejected: synthetic films that did not, captioned with the reason.
         best_aligned: synthetic films with the highest image-prompt cosine, best first.
         worst_aligned: those with the lowest, worst first.
+        ranked: best, median and worst films, one entry per label; the first 3 of each list are shown.
+        ranked_by: the measure behind `ranked` in words, such as "cosine of image and prompt (medsiglip)".
+        neighbours: synthetic films beside their nearest real ones, most suspicious first.
+        neighbours_by: the measure behind `neighbours` in words, such as "Euclidean distance in rad-dino features".
+        withheld: a sentence for the reader why real films are not shown; stands where they would be.
         real_points: (N, 2) projection of the real features.
         synthetic_points: (M, 2) in the same projection.
-        matched: cosines of each image with its own prompt.
+        real_marks: films drawn on the map, {row of `real_points`: array}; `spread_rows` chooses rows.
+        synthetic_marks: the same for `synthetic_points`.
+        map_of: what the map shows in words, such as "rad-dino features, principal components of the real set".
+        matched: cosines of each synthetic image with its own prompt.
         shuffled: cosines of the same images with prompts at random.
+        matched_real: cosines of real images with their own reports.
+        aligned_by: name of the image-text network.
     """
 
-    real: Films | None = None
-    kept: Films | None = None
-    rejected: Films | None = None
-    best_aligned: Films | None = None
-    worst_aligned: Films | None = None
+    real: Sequence[Film] | None = None
+    kept: Sequence[Film] | None = None
+    rejected: Sequence[Film] | None = None
+    best_aligned: Sequence[Film] | None = None
+    worst_aligned: Sequence[Film] | None = None
+    ranked: Sequence[Ranked] = ()
+    ranked_by: str = ""
+    neighbours: Sequence[Neighbours] = ()
+    neighbours_by: str = ""
+    withheld: str = ""
     real_points: np.ndarray | None = None
     synthetic_points: np.ndarray | None = None
+    real_marks: Mapping[int, np.ndarray] = field(default_factory=dict)
+    synthetic_marks: Mapping[int, np.ndarray] = field(default_factory=dict)
+    map_of: str = ""
     matched: np.ndarray | None = None
     shuffled: np.ndarray | None = None
+    matched_real: np.ndarray | None = None
+    aligned_by: str = ""
 
 
-def contact_sheets(images: ReportImages) -> list[dict[str, Any]]:
-    """Thumbnails in the order they are shown; empty groups are left out."""
-    titles = {
-        "real": ("Real images", "reference"),
-        "kept": ("Synthetic images, kept", "synthetic"),
-        "rejected": ("Synthetic images, rejected", "rejected"),
-        "best_aligned": ("Highest alignment with the prompt", "synthetic"),
-        "worst_aligned": ("Lowest alignment with the prompt", "synthetic"),
-    }
-    sheets = []
-    for field, (title, kind) in titles.items():
-        films: Films = getattr(images, field) or []
-        shown = [_film(array, caption, field) for array, caption in films[:MAX_FILMS]]
-        if shown:
-            sheets.append({"id": field, "title": title, "kind": kind, "films": shown, "total": len(films)})
-    return sheets
+def spread_rows(points: np.ndarray, count: int) -> list[int]:
+    """Rows of (N, 2) points that lie far from each other: the farthest from the middle, then each time the point
+    farthest from those chosen. Fewer than `count` where there are fewer points that differ."""
+    finite = np.isfinite(points).all(1)
+    gaps = np.where(finite, np.linalg.norm(points - points[finite].mean(0), axis=1), 0.0) if finite.any() else finite
+    chosen: list[int] = []
+    while len(chosen) < count and gaps.max(initial=0.0) > 0:
+        chosen.append(int(gaps.argmax()))
+        apart = np.linalg.norm(points - points[chosen[-1]], axis=1)
+        gaps = np.where(finite, np.minimum(gaps, apart) if len(chosen) > 1 else apart, 0.0)
+    return chosen
 
 
-def _film(array: np.ndarray, caption: str, field: str) -> dict[str, Any]:
-    first, *facts = str(caption).splitlines() or [""]
-    return {"source": thumbnail(array, field), "caption": first, "facts": facts, "short": _shortened(first)}
+def sheet(title: str, films: Sequence[Film], role: Role) -> Group:
+    """The first films of a list as pictures under a title."""
+    shown = [picture(film, role, title, i) for i, film in enumerate(films[:MAX_FILMS], 1)]
+    return Group(title, shown, len(films))
 
 
-def _shortened(text: str, limit: int = 90) -> str | None:
-    return None if len(text) <= limit else text[: limit - 10].rstrip(" ,.;") + "…"
+def picture(film: Film, role: Role, of: str, place: int, letters: int = 90) -> Picture:
+    """A film as it is shown; a caption of more than `letters` folds, and `of` names the group for those who hear it."""
+    caption, *facts = str(film[1]).splitlines() or [""]
+    short = "" if len(caption) <= letters else caption[: letters - 10].rstrip(" ,.;") + "…"
+    return Picture(thumbnail(film[0], of), role, caption, short, facts, f"{of}, film {place}")
 
 
-def thumbnail(array: np.ndarray, field: str = "film") -> str:
-    """A data URI: JPEG, at most `THUMBNAIL` pixels on the longer side."""
+def ranked(found: Ranked) -> Films:
+    """Best, median and worst films of a label, side by side."""
+    groups = []
+    for name, films in {"Best": found.best, "Median": found.median, "Worst": found.worst}.items():
+        of = f"{found.label}, {name.lower()}"
+        shown = [picture(film, "synthetic", of, i, 40) for i, film in enumerate(films[:MAX_RANKED], 1)]
+        groups += [Group(name, shown, len(shown))] if shown else []
+    return Films(groups, "row")
+
+
+def neighbours(found: Sequence[Neighbours]) -> Films:
+    """Each synthetic film beside its real neighbours."""
+    groups = []
+    for place, pair in enumerate(found, 1):
+        title = f"Film {place}"
+        shown = [picture(pair.synthetic, "synthetic", f"{title}, synthetic", 1, 40)]
+        real = enumerate(pair.real[:MAX_RANKED], 1)
+        shown += [picture(film, "reference", f"{title}, nearest real", i, 40) for i, film in real]
+        groups.append(Group(title, shown, len(shown)))
+    return Films(groups, "pairs")
+
+
+def checked(film: np.ndarray, name: str) -> np.ndarray:
+    """The film as uint8 (H, W) or (H, W, 3).
+
+    Raises:
+        ValueError: it is neither.
+    """
+    array = np.asarray(film)
+    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    coloured = array.ndim == 3 and array.shape[2] == 3
+    if array.dtype != np.uint8 or not (array.ndim == 2 or coloured) or 0 in array.shape:
+        raise ValueError(
+            f"films under {name!r} must be uint8 (H, W) or (H, W, 3), got {array.dtype} {array.shape}; "
+            "convert them to 8 bits first"
+        )
+    return array
+
+
+def shrunk(film: np.ndarray, size: int, name: str) -> Image:
+    """At most `size` pixels on the longer side."""
     from PIL import Image
 
-    film = np.asarray(array)
-    film = film[..., 0] if film.ndim == 3 and film.shape[2] == 1 else film
-    if film.dtype != np.uint8 or film.ndim not in (2, 3) or (film.ndim == 3 and film.shape[2] != 3) or 0 in film.shape:
-        shape = f"{film.dtype} {film.shape}"
-        raise ValueError(f"{field} films must be uint8 (H, W) or (H, W, 3), got {shape}; convert them to 8 bits first")
-    picture = Image.fromarray(film)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    picture = Image.fromarray(checked(film, name))
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return picture
+
+
+def thumbnail(film: np.ndarray, name: str) -> str:
+    """A data URI: WebP, at most `THUMBNAIL` pixels on the longer side."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    options: dict[str, Any] = {"quality": 75, "method": 2}
+    shrunk(film, THUMBNAIL, name).save(buffer, "WEBP", **options)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def marks(films: Mapping[int, np.ndarray], name: str) -> dict[int, np.ndarray]:
+    """Small films for the map, uint8, by row."""
+    return {row: np.asarray(shrunk(film, MARK, name)) for row, film in films.items()}

@@ -1,26 +1,26 @@
-"""Puts the page together: words, checks on the counts, films and plots, handed to `template.html.j2`.
-
-Every number is turned into text by `tables`; every string is escaped by the template.
-"""
+"""The report of one evaluation as files: `report.html`, and its plots for papers."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
-from importlib import resources
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synthchex.report import canvas, plots, tables
-from synthchex.report.films import ReportImages, contact_sheets
-from synthchex.report.tables import count, finite
+from synthchex.report import films, forest, plots, tables
+from synthchex.report.blocks import Page, write_page
+from synthchex.report.canvas import FORMATS, Plot
+from synthchex.report.films import ReportImages
+from synthchex.report.sections import classifiers, plot_endings, sections
+from synthchex.report.text import PHANTOM, count, endings, finite, moment, number, some
 
-PLOT_NAMES = ("kid_per_label", "prdc", "prdc_per_label", "alignment", "verdicts", "feature_map")
+Results = Mapping[str, Any]
+# Names of plots, without what stands after two underscores: the encoder or the classifier.
+PLOT_NAMES = ("kid_per_label", "kid_gap", *plots.PLANES, "alignment", "faithfulness", "verdicts", "feature_map")
 
 
-def write_report(results: Mapping[str, Any], out: Path, *, images: ReportImages | None = None) -> Path:
-    """Writes `report.html` and `plots/*.png, *.svg` into a folder.
+def write_report(results: Results, out: Path, *, images: ReportImages | None = None) -> Path:
+    """Writes `report.html` and `plots/*.png, *.svg, *.pdf` into a folder.
 
     Args:
         results: the content of `results.json`; numbers may be None, keys absent.
@@ -34,76 +34,65 @@ def write_report(results: Mapping[str, Any], out: Path, *, images: ReportImages 
         ValueError: a film is not uint8, or not (H, W) or (H, W, 3).
     """
     images = images or ReportImages()
-    page = out if out.suffix == ".html" else out / "report.html"
-    sheets = contact_sheets(images)
+    path = out if out.suffix == ".html" else out / "report.html"
     figures = draw(results, images)
-    folder = page.parent / "plots"
+    page = compose(results, images, figures)
+    folder = path.parent / "plots"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in set(PLOT_NAMES) - set(figures):  # a plot of an earlier run must not stand beside this page
-        for suffix in (".png", ".svg"):
-            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    ours = re.compile(rf"({'|'.join(PLOT_NAMES)})(__[a-z0-9-]+)?\.({'|'.join(FORMATS)})")
+    for found in folder.iterdir():  # a plot of an earlier run must not stand beside this page
+        if ours.fullmatch(found.name) and found.stem not in figures:
+            found.unlink()
     for figure in figures.values():
         figure.save(folder)
-    text = render(results, sheets, figures)
-    temporary = page.with_name(f".{page.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    return temporary.replace(page)
+    return write_page(path, page)
 
 
-def draw(results: Mapping[str, Any], images: ReportImages) -> dict[str, canvas.Plot]:
+def draw(results: Results, images: ReportImages) -> dict[str, Plot]:
     """Every plot for which there is data, by name."""
-    overall, labels = results.get("overall") or [], results.get("labels") or []
     domain = results.get("domain")
-    drawn = (
-        plots.forest(labels, domain),
-        plots.prdc(overall, domain),
-        plots.prdc_per_label(labels, domain),
-        plots.alignment(images.matched, images.shuffled, domain),
+    overall = tables.by_encoder(results.get("overall") or [])
+    labels = tables.by_encoder(results.get("labels") or [])
+    shown = {"real": images.real_marks, "synthetic": images.synthetic_marks}
+    marks = {name: films.marks(found, f"{name}_marks") for name, found in shown.items()}
+    drawn = [
+        plots.alignment(images.matched, images.shuffled, images.matched_real, domain),
         plots.verdicts((results.get("verdicts") or {}).get("quality") or {}, domain),
-        plots.feature_map(images.real_points, images.synthetic_points, domain),
-    )
+        plots.feature_map(images.real_points, images.synthetic_points, marks, images.map_of, domain),
+    ]
+    for encoder, end in plot_endings(results).items():
+        rows = labels.get(encoder, [])
+        drawn += [forest.kid(rows, f"kid_per_label{end}", encoder, domain)]
+        drawn += [forest.gap(rows, f"kid_gap{end}", encoder, domain)]
+        for kind in plots.PLANES:
+            drawn.append(plots.plane(kind, overall.get(encoder, []), rows, f"{kind}{end}", encoder, domain))
+    judged = classifiers(results)
+    for name, end in endings(judged).items():
+        drawn.append(forest.faithfulness(judged[name], f"faithfulness{end}", domain))
     return {plot.name: plot for plot in drawn if plot is not None}
 
 
-def render(results: Mapping[str, Any], sheets: Sequence[Mapping[str, Any]], figures: Mapping[str, canvas.Plot]) -> str:
-    """The page as text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = resources.files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8")
-    columns, labels = tables.label_rows(results)
-    return environment.from_string(template).render(
+def compose(results: Results, images: ReportImages, figures: Mapping[str, Plot]) -> Page:
+    """The page: what stands above the sections, the sections, the last line."""
+    protocol = f"protocol {results['protocol']}" if results.get("protocol") else ""
+    facts = ["synthchex evaluation report", moment(results["created"]) if results.get("created") else "", protocol]
+    made = [f"synthchex {(results.get('versions') or {}).get('synthchex') or ''}".strip()]
+    made += [f"results schema {results['schema_version']}"] if results.get("schema_version") is not None else []
+    told = "Self-contained: this page loads nothing from the network."
+    told += " The plots are also in the folder plots/ as PNG, SVG and PDF." if figures else ""
+    return Page(
         title=str(results.get("title") or "Evaluation of synthetic chest radiographs"),
-        created=tables.moment(results["created"]) if results.get("created") else None,
-        phantom=tables.PHANTOM if results.get("domain") == "phantom" else None,
+        sections=sections(results, images, figures),
+        facts=[fact for fact in facts if fact],
+        banner=f"{PHANTOM[0].upper()}{PHANTOM[1:]}." if results.get("domain") == "phantom" else "",
         summary=summary(results),
         warnings=[str(text) for text in results.get("warnings") or []] + discrepancies(results),
-        overall=tables.overall_rows(results),
-        columns=[(key, tables.LABEL_METRICS[key][0]) for key in columns],
-        labels=labels,
-        stages=stage_rows(results),
-        drops=shares((results.get("verdicts") or {}).get("drop_reasons") or {}),
-        judge=results.get("verdicts") or {},
-        sets=set_rows(results),
-        encoders=[(role, results[role]) for role in ("encoder", "image_text") if results.get(role)],
-        plots=figures,
-        sheets=sheets,
-        methods=[part for part in str(results.get("methods") or "").split("\n\n") if part.strip()],
-        command=results.get("command"),
-        versions=results.get("versions") or {},
-        config=pretty(results["config"]) if results.get("config") else None,
-        hashes=results.get("hashes") or {},
-        schema=results.get("schema_version"),
-        light=canvas.LIGHT,
-        dark=canvas.DARK,
-        absent=tables.ABSENT,
+        footer=[f"Written by {', '.join(made)}. {told}"],
     )
 
 
-def summary(results: Mapping[str, Any]) -> str:
-    """What was measured, in plain words, from what is there."""
+def summary(results: Results) -> list[str]:
+    """What was found, in plain words, from what is there."""
     sets = results.get("sets") or {}
     sizes = [finite((sets.get(name) or {}).get("n")) for name in ("synthetic", "real")]
     phantom = results.get("domain") == "phantom"
@@ -112,46 +101,67 @@ def summary(results: Mapping[str, Any]) -> str:
     told = []
     if None not in sizes:
         told.append(f"This report compares {count(sizes[0])} {first} with {count(sizes[1])} {second} images.")
-    if (results.get("encoder") or {}).get("name"):
-        name = results["encoder"]["name"]
-        told.append(f"Every image is described by the encoder {name}; the two sets are compared as distributions.")
-    told += _headline(results)
-    labels = results.get("labels") or []
-    scored = sum(map(tables.scored, labels))
-    if labels and scored < len(labels):
-        told.append(
-            f"Of {len(labels)} labels, {scored} have enough images to be scored; the others are marked with the reason."
-        )
-    elif labels:
-        which = f"All {len(labels)} labels have" if len(labels) > 1 else "The one label has"
-        told.append(f"{which} enough images to be scored.")
+    told += [*_headlines(results), *_on_labels(results), *_on_faithfulness(results)]
     rows = _stages(results)
     if {"generated", "kept"} <= set(rows):
         made, kept = count(rows["generated"]), count(rows["kept"])
         told.append(f"Of {made} generated images, {kept} were kept after the quality check.")
-    told.append("The scores describe the set; they do not establish that any single image is diagnostically sound.")
-    return " ".join(told)
+    return [*told, "The scores describe the set; they do not establish that any single image is diagnostically sound."]
 
 
-def _headline(results: Mapping[str, Any]) -> list[str]:
-    """One sentence on KID, or on the first overall metric that has a value."""
-    rows = zip(results.get("overall") or [], tables.overall_rows(results), strict=True)
-    usable = [(row, text) for row, text in rows if finite(row.get("value")) is not None]
-    if not usable:
-        return []
-    row, text = next((pair for pair in usable if pair[0].get("metric") == "kid"), usable[0])
-    told = f"{text['label']}" + (f" ({text['better']})" if row.get("better") else "") + f" is {text['value']}"
-    told += f" (interval {text['interval']})" if text["interval"] != tables.ABSENT else ""
-    told += f"; real images against other real images score {text['floor']}" if text["floor"] != tables.ABSENT else ""
-    return [told + "."]
+def _headlines(results: Results) -> list[str]:
+    """A sentence for each encoder, on KID or on the first metric that has a value."""
+    told: list[str] = []
+    for encoder, rows in tables.by_encoder(results.get("overall") or []).items():
+        usable = [row for row in rows if tables.scored(row) and finite(row.get("value")) is not None]
+        if not usable or (told and not any(row.get("metric") == "kid" for row in usable)):
+            continue
+        row = next((row for row in usable if row.get("metric") == "kid"), usable[0])
+        texts = tables.metric_texts(row)
+        better = f" ({row['better']} is better)" if row.get("better") and not told else ""
+        text = (
+            f"{row.get('label') or row.get('metric')}{f' under {encoder}' if encoder else ''}{better} is {texts.value}"
+        )
+        text += f" (interval {texts.interval})" if row.get("interval") else ""
+        text += f"; real against real, {texts.floor}" if finite(row.get("floor")) is not None else ""
+        told.append(f"{text}.")
+    return told
 
 
-def _stages(results: Mapping[str, Any]) -> dict[str, int]:
+def _on_labels(results: Results) -> list[str]:
+    """How many labels were scored, and which were flagged, by each encoder."""
+    told: list[str] = []
+    for encoder, rows in tables.by_encoder(results.get("labels") or []).items():
+        shown = [row for row in rows if tables.scored(row)]
+        if not told:
+            told.append(f"{count(len(shown))} of {some(len(rows), 'label')} could be scored.")
+        if any(row.get("flagged") is not None for row in shown):
+            names = [str(row.get("label")) for row in shown if row.get("flagged")]
+            what = f"{some(len(names), 'label')} {'differs' if len(names) == 1 else 'differ'} from real films"
+            what = f"{what}: {', '.join(names)}" if names else "No label was shown to differ from real films"
+            told.append(f"{encoder}: {what}." if encoder else f"{what}.")
+    return told
+
+
+def _on_faithfulness(results: Results) -> list[str]:
+    """The mean AUROC of each classifier, beside that on real films."""
+    told = []
+    for found in results.get("faithfulness") or []:
+        mean = found.get("mean") or {}
+        if finite(mean.get("auroc")) is not None:
+            text = f"{found.get('classifier') or 'A classifier'} finds the prompted labels with a mean AUROC of "
+            text += number(mean["auroc"], 3)
+            text += f"; on real films, {number(mean['auroc_real'], 3)}" if finite(mean.get("auroc_real")) else ""
+            told.append(f"{text}.")
+    return told
+
+
+def _stages(results: Results) -> dict[str, int]:
     found = {str(s.get("name")): finite(s.get("rows")) for s in results.get("stages") or []}
     return {name: round(rows) for name, rows in found.items() if rows is not None}
 
 
-def discrepancies(results: Mapping[str, Any]) -> list[str]:
+def discrepancies(results: Results) -> list[str]:
     """Counts that do not add up, in words; empty when every row is accounted for."""
     rows, verdicts = _stages(results), results.get("verdicts") or {}
     dropped = sum(round(finite(n) or 0) for n in (verdicts.get("drop_reasons") or {}).values())
@@ -166,55 +176,3 @@ def discrepancies(results: Mapping[str, Any]) -> list[str]:
     if written is not None and loaded is not None and written != loaded:
         told.append(f"The dataset was written with {count(written)} rows, but {count(loaded)} were loaded back.")
     return told
-
-
-def stage_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The funnel: rows at each stage, the change from the stage before, and the share of the largest stage."""
-    stages = results.get("stages") or []
-    sizes = [finite(stage.get("rows")) for stage in stages]
-    most = max((n for n in sizes if n is not None), default=0)
-    told = []
-    for i, (stage, n) in enumerate(zip(stages, sizes, strict=True)):
-        previous = sizes[i - 1] if i else None
-        change = None if n is None or previous is None else round(n - previous)
-        told.append(
-            {
-                "name": str(stage.get("name") or tables.ABSENT),
-                "rows": count(n),
-                "change": "" if change is None else f"{'+' if change > 0 else ''}{count(change)}",
-                "percent": 100 * (n or 0) / most if most else 0,
-                "seconds": tables.duration(stage.get("seconds")),
-                "note": str(stage.get("note") or ""),
-            }
-        )
-    return told
-
-
-def shares(counts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, count, share of all), the largest first."""
-    total = sum(finite(n) or 0 for n in counts.values())
-    ordered = sorted(counts.items(), key=lambda item: -(finite(item[1]) or 0))
-    return [(str(name), count(n), tables.share(n, total)) for name, n in ordered]
-
-
-def set_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Source, size and skipped files of each set; `skipped` is None when it was not counted."""
-    return [
-        {
-            "name": name,
-            "source": str(found.get("source") or tables.ABSENT),
-            "n": count(found.get("n")),
-            "skipped": _skipped(found.get("skipped")),
-        }
-        for name, found in (results.get("sets") or {}).items()
-        if found
-    ]
-
-
-def _skipped(counts: Mapping[str, Any] | None) -> list[tuple[str, str]] | None:
-    return None if counts is None else [(reason, n) for reason, n, _ in shares(counts) if n != "0"]
-
-
-def pretty(config: Any) -> str:
-    """Indented JSON of anything."""
-    return json.dumps(config, indent=2, ensure_ascii=False, default=str)

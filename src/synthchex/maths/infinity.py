@@ -1,0 +1,197 @@
+"""Fréchet distance at infinitely many samples, and an interval for it.
+
+The distance of finite sets is too large by about c / N. A straight line in 1/N through the distances of nested parts
+has the corrected value as its intercept. Parts are taken from both ends of one random order: that costs no more than
+growing from one end, uses the rows more evenly, and took a third off the spread of the intercept in simulations.
+
+The points of the line share rows, so its residuals say nothing of the error of the intercept. The interval leaves out
+groups of rows (or patients) in turn and repeats the whole extrapolation.
+Source: Chong and Forsyth 2020 (arXiv:1911.07023), with the grid [N/2, N] instead of [N/10, N], whose small end is not
+linear; Efron and Stein 1981 (jackknife).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import NamedTuple
+
+import numpy as np
+
+from synthchex.maths import arrays, intervals, selections
+from synthchex.maths.arrays import Features
+from synthchex.maths.frechet import frechet_distance
+from synthchex.maths.intervals import Clusters, Interval
+from synthchex.maths.moments import BLOCK, Moments, MomentStream, merge, moments, without
+
+ROWS_PER_COLUMN = 2.5  # below it the bias is not linear in 1/N and extrapolation overshoots (measured)
+
+
+class Extrapolation(NamedTuple):
+    """Fréchet distance at infinitely many samples, and the points of the fit."""
+
+    value: float
+    slope: float
+    sizes: np.ndarray
+    distances: np.ndarray
+
+
+def fid_infinity(
+    real: Features | Moments,
+    fake: Features,
+    *,
+    points: int = 15,
+    seed: int = 0,
+    real_clusters: Clusters = None,
+    fake_clusters: Clusters = None,
+) -> Extrapolation:
+    """Fréchet distance extrapolated to infinitely many samples: a straight line in 1/M through nested random parts.
+
+    Parts have M/2 to M rows. Where `real` are features it is cut in proportion, which removes the bias of both sides;
+    where it is moments, only that of the synthetic side.
+
+    Args:
+        real: features of real images, float, (N, D), N at least 2.5 D; or moments.
+        fake: features of synthetic images, float, (M, D), M at least 2.5 D.
+        points: distances on the line, odd: each size is measured from both ends, the whole sets once.
+        seed: of the order of rows.
+        real_clusters: patient of each real row: rows of a patient stay together, as their bias falls with patients.
+        fake_clusters: the same for synthetic rows, for example the prompt.
+
+    Returns:
+        Intercept and slope of the fit with its points. The intercept may be slightly negative for equal distributions.
+
+    Raises:
+        ValueError: a side has fewer than 2.5 D rows (below that the line overshoots), or as `frechet_distance`.
+
+    Source: Chong and Forsyth 2020.
+    """
+    if points < 3 or points % 2 == 0:
+        raise ValueError(f"points must be odd and at least 3, got {points}; 15 is usual")
+    real, fake = _checked(real, fake)
+    grid = np.linspace(0.5, 1.0, points // 2 + 1)
+    sizes, found = [], []
+    for backwards in (False, True):
+        shares = grid[:-1] if backwards else grid
+        fakes = _growing(fake, _order(len(fake), fake_clusters, seed), shares, backwards)
+        reals: Iterable[Moments]
+        if isinstance(real, Moments):
+            reals = repeat(real)
+        else:
+            reals = _growing(real, _order(len(real), real_clusters, seed + 1), shares, backwards)
+        for left, right in zip(reals, fakes, strict=False):
+            sizes.append(right.count)
+            found.append(frechet_distance(left, right))
+    slope, value = np.polyfit(1.0 / np.array(sizes), found, 1)
+    return Extrapolation(float(value), float(slope), np.array(sizes), np.array(found))
+
+
+def infinity_interval(
+    real: Features | Moments,
+    fake: Features,
+    *,
+    value: float | None = None,
+    confidence: float = 0.95,
+    blocks: int = intervals.BLOCKS,
+    seed: int = 0,
+    real_clusters: Clusters = None,
+    fake_clusters: Clusters = None,
+) -> Interval:
+    """Interval of the extrapolated distance: groups of clusters are left out of both sides in turn.
+
+    Each time the line goes through three points, the whole sets and their two halves, which spreads about as much as
+    the 15 points do. Covers the true distance 94 to 99 % of the time at 95 % (simulated; most where it is zero).
+
+    Args:
+        real: as `fid_infinity`; as moments they count as known without error.
+        fake: as `fid_infinity`.
+        value: the extrapolated distance, when it is known already.
+        confidence: share of repeated samples whose interval holds the distance of the distributions.
+        blocks: groups; the cost is two more passes over the features and three traces per group.
+        seed: of the order of rows and of the grouping.
+        real_clusters: patient of each real row; None when rows are independent.
+        fake_clusters: the same for synthetic rows.
+
+    Returns:
+        Ends (Student's t, blocks - 1 degrees of freedom), the lower one possibly negative, and the standard error.
+
+    Raises:
+        ValueError: as `fid_infinity`; fewer than 5 clusters on a side; confidence not between 0 and 1.
+    """
+    intervals.normal(0.0, 0.0, confidence=confidence)  # refuses a wrong confidence before the expensive part
+    real, fake = _checked(real, fake)
+    if value is None:
+        found = fid_infinity(real, fake, seed=seed, real_clusters=real_clusters, fake_clusters=fake_clusters)
+        value = found.value
+    ids = [(len(fake), fake_clusters)] + ([] if isinstance(real, Moments) else [(len(real), real_clusters)])
+    blocks = min(blocks, *(rows if clusters is None else len(set(clusters)) for rows, clusters in ids))
+    fakes = _left_out(fake, fake_clusters, blocks, seed, "fake")
+    reals = (
+        repeat([real, real]) if isinstance(real, Moments) else _left_out(real, real_clusters, blocks, seed + 1, "real")
+    )
+    left_out = [_from_halves(left, right) for right, left in zip(fakes, reals, strict=False)]
+    return intervals.jackknife(value, np.array(left_out), confidence=confidence)
+
+
+def _checked(real: Features | Moments, fake: Features) -> tuple[Features | Moments, Features]:
+    if isinstance(real, Moments):
+        fake, count = arrays.check(fake, "fake", rows=2), real.count
+    else:
+        real, fake = arrays.check_pair(real, fake, rows=2)
+        count = len(real)
+    width = int(fake.shape[1])
+    least = math.ceil(ROWS_PER_COLUMN * width)
+    for name, rows in (("real", count), ("fake", len(fake))):
+        if rows < least:
+            raise ValueError(
+                f"{name}: expected at least {ROWS_PER_COLUMN} rows per feature ({least} for width {width}) to "
+                f"extrapolate, got {rows}; pass more images, or compare at equal counts"
+            )
+    return real, fake
+
+
+def _order(rows: int, clusters: Clusters, seed: int) -> np.ndarray:
+    """Random order of the rows, whole clusters one after the other."""
+    random, ids = np.random.default_rng(seed), selections.clusters(clusters, rows, "clusters")
+    if ids is None:
+        return random.permutation(rows)
+    return np.argsort(random.permutation(int(ids.max()) + 1)[ids], kind="stable")
+
+
+def _growing(rows: Features, order: np.ndarray, shares: np.ndarray, backwards: bool) -> Iterator[Moments]:
+    """Moments of growing shares of the order, from its start or its end; each adds only its new rows."""
+    order, stream, start = order[::-1].copy() if backwards else order, MomentStream(), 0
+    for stop in np.maximum(2, (shares * len(order)).round().astype(int)):
+        _add(stream, rows, order[start:stop])
+        start = stop
+        yield stream.moments()
+
+
+def _add(stream: MomentStream, rows: Features, places: np.ndarray) -> None:
+    for start in range(0, len(places), BLOCK):
+        stream.add(rows[places[start : start + BLOCK]])
+
+
+def _left_out(rows: Features, clusters: Clusters, blocks: int, seed: int, name: str) -> Iterator[list[Moments]]:
+    """Moments of the two halves of the order without each block in turn."""
+    order = _order(len(rows), clusters, seed)
+    dealt = intervals.assign_blocks(len(rows), clusters, blocks=blocks, seed=seed + 2, name=name)
+    halves, wholes = np.array_split(order, 2), []
+    for half in halves:
+        stream = MomentStream()
+        _add(stream, rows, half)
+        wholes.append(stream.moments())
+    for block in range(blocks):
+        gone = [half[dealt[half] == block] for half in halves]
+        yield [
+            without(whole, moments(rows[places])) if len(places) else whole
+            for whole, places in zip(wholes, gone, strict=True)
+        ]
+
+
+def _from_halves(real: list[Moments], fake: list[Moments]) -> float:
+    """Intercept of the line through the distance of the whole sets and the mean of the distances of their halves."""
+    whole = real[0] if real[0] is real[1] else merge(real)
+    halves = [frechet_distance(left, right) for left, right in zip(real, fake, strict=True)]
+    return 2 * frechet_distance(whole, merge(fake)) - sum(halves) / 2
