@@ -99,7 +99,7 @@ def main() -> int:
         film = Image.fromarray(images.to_grey(images.read(options.images / f"{name}{options.suffix}").pixels))
         film.thumbnail((options.size, options.size), Image.Resampling.LANCZOS)
         films.append(np.asarray(film))
-    request = Request(encoder=options.encoder)
+    request = Request(encoders=(options.encoder,), metrics=("fid", "kid", "prdc"))
     real = as_set("real", [films[i] for i in first])
     print(f"{len(first)} films against {len(second)} of other patients, encoder {options.encoder}\n")
     print(f"{'set':<24}{'FID':>9}{'KID':>9}  {'interval':<18}{'prec':>7}{'rec':>7}{'dens':>7}{'cov':>7}")

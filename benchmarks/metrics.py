@@ -1,54 +1,21 @@
 """Metrics side by side with their peers: wall, CPU time, peak memory over the inputs, ratio to the fastest correct
-peer.
+peer. How it is measured is in harness.py.
 
     python benchmarks/metrics.py                                     # all cases at 10,000 x 768
     python benchmarks/metrics.py --cases kid prdc --rows 3000 --width 2048 --threads 2 --rounds 3
-
-Each implementation runs in a fresh process on the same features with the same number of threads; rounds are
-interleaved and the least time of each counts. A peer that is not installed is left out; one whose value is off by more
-than the tolerance of its case is printed but is not the peer that ratios are taken against.
+    python benchmarks/metrics.py --growth --rows-list 2000 5000 10000 20000 50000
+    python benchmarks/metrics.py --device cuda --cases fid kid prdc cmmd
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import harness
+import metrics_more
 import numpy as np
-
-Run = Callable[[np.ndarray, np.ndarray], float]
-LABELS = 14
-
-
-def features(rows: int, width: int, seed: int, shift: float) -> np.ndarray:
-    """Features like those of a network: clusters through a mixing layer, a power-law spectrum, not negative."""
-    rng = np.random.default_rng(seed)
-    shared = np.random.default_rng(99)
-    centres = shared.normal(size=(LABELS, 64))
-    mix = shared.normal(size=(64, width)) / 8
-    scale = np.arange(1, width + 1) ** -0.5
-    hidden = centres[rng.integers(0, LABELS, rows)] + rng.normal(size=(rows, 64)) + shift
-    values = np.tanh(hidden @ mix) + scale * rng.normal(size=(rows, width))
-    return np.maximum(values + 0.3, 0).astype(np.float32)
-
-
-def labels(rows: int) -> np.ndarray:
-    """Bool (rows, 14), each label on about an eighth of the rows."""
-    return np.random.default_rng(5).random((rows, LABELS)) < 0.125
-
-
-def findings(rows: int, seed: int) -> np.ndarray:
-    """Bool (rows, 14), overlapping, as rare and as common as findings on radiographs: 1 to 40 % of the rows."""
-    return np.random.default_rng(seed).random((rows, LABELS)) < np.geomspace(0.01, 0.4, LABELS)
+from harness import LABELS, Run, findings
 
 
 def fid_ours(real: np.ndarray, fake: np.ndarray) -> float:
@@ -74,14 +41,15 @@ def fid_torch_fidelity(real: np.ndarray, fake: np.ndarray) -> float:
     return float(metric_fid.fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"])
 
 
-def fid_torchmetrics(real: np.ndarray, fake: np.ndarray) -> float:
+def fid_torchmetrics(real: Any, fake: Any) -> float:
     """Sums of products in batches of 64, as its users call it."""
     import torch
     from torchmetrics.image.fid import _compute_fid
 
-    def stats(side: np.ndarray) -> tuple[Any, Any]:
-        rows = torch.from_numpy(side)
-        total, products = torch.zeros(rows.shape[1]).double(), torch.zeros(rows.shape[1], rows.shape[1]).double()
+    def stats(side: Any) -> tuple[Any, Any]:
+        rows = torch.as_tensor(side)
+        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+        products = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
         for batch in rows.split(64):
             total, products = total + batch.double().sum(0), products + batch.double().T @ batch.double()
         mean = total / len(rows)
@@ -209,18 +177,78 @@ def kid_torch_fidelity(real: np.ndarray, fake: np.ndarray) -> float:
     return float(found["kernel_inception_distance_mean"])
 
 
+def kid_ours_shared(real: np.ndarray, fake: np.ndarray) -> float:
+    """Exact and torch-fidelity's 100 subsets, from one pass; the mean of the subsets."""
+    from synthchex.maths import kernel, selections
+
+    size = min(1000, len(real), len(fake))
+    draws = selections.subset_rows(len(real), len(fake), subsets=100, subset_size=size, seed=2020)
+    return float(kernel.compare(real, fake, subsets=draws).subsets.mean())
+
+
+def kid_ours_permutations(real: np.ndarray, fake: np.ndarray) -> float:
+    """Exact and a p-value from 1000 exchanges of rows, from one pass."""
+    from synthchex.maths import kernel
+
+    return kernel.compare(real, fake, permutations=1000).whole.value
+
+
+def kid_torchmetrics(real: Any, fake: Any) -> float:
+    """100 subsets of 1000, as torchmetrics draws them."""
+    import torch
+    from torchmetrics.image.kid import poly_mmd
+
+    sides, size = [torch.as_tensor(side) for side in (real, fake)], min(1000, len(real), len(fake))
+    draws = [[side[torch.randperm(len(side), device=side.device)[:size]] for side in sides] for _ in range(100)]
+    return float(torch.stack([poly_mmd(*pair) for pair in draws]).mean())
+
+
 def kid_labels_ours(real: np.ndarray, fake: np.ndarray) -> float:
     """Overall and 14 labels in one pass; the sum of the labels."""
     from synthchex.maths import kernel
 
-    one, two = labels(len(real)), labels(len(fake))
-    return sum(estimate.value for estimate in kernel.kernel_distances(real, fake, one, two))
+    one, two = findings(len(real), 5), findings(len(fake), 6)
+    return sum(estimate.value for estimate in kernel.compare(real, fake, (one, two)).selections)
 
 
 def kid_labels_torch_fidelity(real: np.ndarray, fake: np.ndarray) -> float:
     """The peer once per label."""
-    one, two = labels(len(real)), labels(len(fake))
+    one, two = findings(len(real), 5), findings(len(fake), 6)
     return sum(kid_torch_fidelity(real[one[:, c]], fake[two[:, c]]) for c in range(LABELS))
+
+
+def all_labels_ours(real: np.ndarray, fake: np.ndarray) -> float:
+    """FID, KID, PRDC and alignment modules, overall and at 14 labels; the sum of the FIDs."""
+    import synthchex
+
+    marks = findings(len(fake), 6)
+    groups = {str(c): (marks[:, c], other) for c, other in enumerate(findings(len(real), 5).T)}
+    pairs = {label: left for label, (left, _) in groups.items() if left.sum() >= FEWEST}
+    groups = {label: pair for label, pair in groups.items() if min(side.sum() for side in pair) >= FEWEST}
+    found = {
+        name: synthchex.load(name).compute(predictions=fake, references=real, groups=groups)
+        for name in ("fid", "kid", "prdc")
+    }
+    synthchex.load("alignment").compute(predictions=fake, references=real[: len(fake)], groups=pairs)
+    return sum(part["fid"] for part in (found["fid"], *found["fid"]["labels"].values()))
+
+
+def all_labels_peers(real: np.ndarray, fake: np.ndarray) -> float:
+    """torch-fidelity's FID and KID, prdc and a cosine per pair, once for all films and once per label."""
+    import torch
+
+    total, texts = 0.0, torch.from_numpy(real)
+    every = [np.ones((len(side), 1), bool) for side in (real, fake)]
+    one, two = np.c_[every[0], findings(len(real), 5)], np.c_[every[1], findings(len(fake), 6)]
+    for left, right in zip(one.T, two.T, strict=True):
+        if min(left.sum(), right.sum()) < FEWEST:
+            continue
+        total += fid_torch_fidelity(real[left], fake[right])
+        kid_torch_fidelity(real[left], fake[right])
+        prdc_prdc(real[left], fake[right])
+        for image, text in zip(torch.from_numpy(fake[right]), texts[torch.from_numpy(right)], strict=True):
+            round(torch.nn.functional.cosine_similarity(image[None], text[None]).item(), 3)
+    return total
 
 
 def prdc_ours(real: np.ndarray, fake: np.ndarray) -> float:
@@ -273,13 +301,19 @@ CASES: dict[str, tuple[float, dict[str, Run]]] = {
         {
             "ours": kid_ours,
             "ours bfloat16": kid_ours_bfloat16,
-            "ours 100 subsets": kid_ours_subsets,
+            "ours with 100 subsets": kid_ours_shared,
+            "ours with p-value": kid_ours_permutations,
+            "ours, 100 subsets alone": kid_ours_subsets,
             "torch-fidelity": kid_torch_fidelity,
+            "torchmetrics": kid_torchmetrics,
         },
     ),
     "kid-labels": (0.05, {"ours": kid_labels_ours, "torch-fidelity": kid_labels_torch_fidelity}),
     "prdc": (1e-9, {"ours": prdc_ours, "prdc": prdc_prdc, "torch-fidelity": prdc_torch_fidelity}),
 }
+
+CASES["all-labels"] = (0.01, {"ours": all_labels_ours, "once per label": all_labels_peers})
+FEWEST = 10  # rows of a label that peers can measure
 
 # What is done to the real side before the clock starts.
 PREPARED: dict[Run, Callable[[np.ndarray], Any]] = {
@@ -288,100 +322,16 @@ PREPARED: dict[Run, Callable[[np.ndarray], Any]] = {
 }
 
 
-def measure_one(case: str, name: str, folder: Path, threads: int) -> dict[str, float]:
-    """Time and memory of one call, in this process."""
-    import torch
-
-    torch.set_num_threads(threads)
-    run = CASES[case][1][name]
-    real, fake = np.load(folder / "real.npy"), np.load(folder / "fake.npy")
-    for module in ("scipy.linalg", "scipy.special", "torch.linalg"):
-        importlib.import_module(module)  # a first call should not pay for imports
-    prepared = PREPARED.get(run, lambda side: side)
-    small = [np.random.default_rng(seed).random((400, 8), np.float32) for seed in (0, 1)]
-    run(prepared(small[0]), small[1])
-    real = prepared(real)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    wall, cpu = time.perf_counter(), os.times()
-    value = run(real, fake)
-    after = os.times()
-    spent = (after.user + after.system + after.children_user + after.children_system) - (
-        cpu.user + cpu.system + cpu.children_user + cpu.children_system
-    )
-    return {
-        "value": float(value),
-        "wall": time.perf_counter() - wall,
-        "cpu": spent,
-        "mb": (status("VmHWM") - before) / 1024,
-    }
-
-
-def status(key: str) -> int:
-    """A memory figure of this process, kB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1])
-
-
-def run_fresh(case: str, name: str, folder: Path, threads: int) -> dict[str, float] | str:
-    """One measurement in a fresh process, or why there is none."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = {**os.environ, **dict.fromkeys(names, str(threads))}
-    command = [sys.executable, __file__, "--one", case, name, str(folder), "--threads", str(threads)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def report(case: str, best: dict[str, dict[str, float]], missing: dict[str, str]) -> None:
-    """One table of a case."""
-    tolerance, runs = CASES[case]
-    value = best["ours"]["value"]
-    correct = [
-        row["cpu"]
-        for name, row in best.items()
-        if not name.startswith("ours") and abs(row["value"] - value) <= tolerance * abs(value)
-    ]
-    print("\n| implementation | wall s | CPU s | MB over input | value | ratio |\n|---|---|---|---|---|---|")
-    for name in runs:
-        if name in missing:
-            print(f"| {name} | - | - | - | {missing[name]} | |")
-            continue
-        row = best[name]
-        ratio = f"{min(correct) / row['cpu']:.2f}x" if correct else "-"
-        print(f"| {name} | {row['wall']:.2f} | {row['cpu']:.2f} | {row['mb']:.0f} | {row['value']:.9g} | {ratio} |")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--rows", type=int, default=10_000, help="of each side")
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--one", nargs=3, metavar=("CASE", "NAME", "FOLDER"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        case, name, folder = options.one
-        print(json.dumps(measure_one(case, name, Path(folder), options.threads)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for seed, (side, shift) in enumerate((("real", 0.0), ("fake", 0.05))):
-            np.save(Path(folder) / f"{side}.npy", features(options.rows, options.width, seed, shift))
-        for case in options.cases:
-            print(f"\n### {case}: {options.rows} + {options.rows} x {options.width}, {options.threads} thread(s)")
-            best: dict[str, dict[str, float]] = {}
-            missing: dict[str, str] = {}
-            for _ in range(options.rounds):
-                for name in CASES[case][1]:
-                    found = run_fresh(case, name, Path(folder), options.threads)
-                    if isinstance(found, str):
-                        missing[name] = found
-                    elif name not in best or found["cpu"] < best[name]["cpu"]:
-                        best[name] = found
-            report(case, best, missing)
-
+BENCH = harness.Bench(
+    cases={**CASES, **metrics_more.CASES},
+    prepared=PREPARED,
+    unit=metrics_more.CASES,
+    growing=("fid", "kid", "prdc", "cmmd", "vendi"),
+    on_device=(
+        *(fid_ours, fid_torchmetrics, kid_ours, kid_ours_bfloat16, kid_torchmetrics, prdc_ours),
+        *metrics_more.ON_DEVICE,
+    ),
+)
 
 if __name__ == "__main__":
-    main()
+    harness.main(BENCH, __doc__, __file__)

@@ -1,15 +1,11 @@
-"""CMMD, Vendi, inception score and MS-SSIM beside their peers; measured as in metrics.py, options are the same.
+"""CMMD, Vendi, inception score and MS-SSIM beside their peers: cases of metrics.py on features of unit length.
 
-    python benchmarks/metrics_more.py --cases cmmd --rows 20000
-    python benchmarks/metrics_more.py --cases vendi --rows 10000 --width 2048
-
-Features have unit length, as CMMD wants them.
+python benchmarks/metrics.py --cases cmmd --rows 20000
+python benchmarks/metrics.py --cases vendi --rows 10000 --width 2048
 """
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +29,6 @@ def cmmd_ours_series(real: np.ndarray, fake: np.ndarray) -> float:
     """Moments, with an error bound."""
     from synthchex.maths import cmmd
 
-    if real.shape[1] == 8:  # the harness warms up on rows that are not of unit length
-        return 0.0
     return cmmd.cmmd_series(real, fake, biased=True).value
 
 
@@ -42,7 +36,7 @@ def cmmd_whole(real: np.ndarray, fake: np.ndarray) -> float:
     """What cmmd-pytorch does, operation for operation: whole float32 matrices, lengths from the diagonal of one."""
     import torch
 
-    x, y = torch.from_numpy(real), torch.from_numpy(fake)
+    x, y = torch.as_tensor(real), torch.as_tensor(fake)
     squares = [torch.diag(side @ side.T) for side in (x, y)]
 
     def mean(a: int, b: int) -> Any:
@@ -136,23 +130,4 @@ CASES = {
 }
 
 
-def main() -> None:
-    """The harness of metrics.py with other cases and unit features; it starts this file for each measurement."""
-    path = Path(__file__).with_name("metrics.py")
-    spec = importlib.util.spec_from_file_location("harness", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"expected {path}, which has the harness")
-    harness: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(harness)
-    plain = harness.features
-
-    def unit(*arguments: Any) -> np.ndarray:
-        rows = plain(*arguments)
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-    harness.CASES, harness.features, harness.__file__, harness.__doc__ = CASES, unit, __file__, __doc__
-    harness.main()
-
-
-if __name__ == "__main__":
-    main()
+ON_DEVICE = (cmmd_ours, cmmd_ours_bfloat16, cmmd_ours_series, cmmd_whole)

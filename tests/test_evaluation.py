@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_the_floor_never_has_a_patient_on_both_sides() -> None:
 def test_uncertain_labels_belong_where_they_are_put(scored: Scored) -> None:
     labels = np.full((4, 14), np.nan, np.float32)
     labels[:, records.LABELS.index("Edema")] = [1, -1, 0, np.nan]
-    side = scored.real._replace(labels=labels)
+    side = replace(scored.real, labels=labels)
     for policy, expected in (("ignore", [1, 0, 0, 0]), ("positive", [1, 1, 0, 0]), ("negative", [1, 0, 0, 0])):
         groups = label_groups(side, side, Request(encoders=("phantom",), uncertain=policy))  # type: ignore[arg-type]
         assert list(groups) == ["Edema"]

@@ -365,3 +365,13 @@ def test_tensors_give_what_arrays_give() -> None:
         assert other[label]["p_value"] == row["p_value"]
         for key in ("kid", "kid_gap", "fid"):
             assert other[label]["matched"][key] == pytest.approx(row["matched"][key], rel=1e-4, abs=1e-6)
+
+
+def test_constant_features_and_copies_are_never_flagged() -> None:
+    sets = simulate(16, [40, 40], 2, [60, 60])
+    flat = measured(sets._replace(real=np.full_like(sets.real, 3.0), fake=np.full_like(sets.fake, 3.0)))[LABELS[0]]
+    assert (flat["distance"], flat["p_value"], flat["flagged"]) == (0.0, 1.0, False)
+    assert (flat["matched"]["kid_gap"], flat["matched"]["fid_ratio"]) == (0.0, None)
+    copies = measured(sets._replace(fake=sets.real.copy(), fake_labels=sets.real_labels))[LABELS[0]]
+    assert copies["distance_interval"][1] < 0  # nearer than new films of the same distribution could be
+    assert copies["p_value"] == 1.0

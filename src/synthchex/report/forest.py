@@ -198,7 +198,7 @@ def faithfulness(found: Row, name: str, domain: str | None = None) -> Plot | Non
             _state(axes, i, str(rows[i].get("state") or "not measured"))
         differences = {i: number(rows[i].get("difference"), 2, signed=True) for i in sides["auroc"]}
         _beside(axes, "difference", differences)
-        axes.set_xlim(right=1.0)
+        axes.set_xlim(right=1.02)
         axes.set_xlabel("AUROC (higher is better; dashed: chance)")
         _key(
             figure,

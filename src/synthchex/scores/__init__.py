@@ -207,7 +207,6 @@ def faithful(networks: Networks, a: Side, b: Side, request: Request) -> list[dic
             b.labels,
             a.labels,
             real_clusters=a.patients,
-            fake_clusters=b.prompts,
             uncertain=request.uncertain,
             min_rows=request.min_rows,
             draws=request.draws,

@@ -219,7 +219,7 @@ def _compared(sides: Sides, label: Label, size: int, options: Pathology) -> dict
 
 
 def _draws(label: Label, size: int, options: Pathology) -> tuple[np.ndarray, np.ndarray]:
-    """Bool columns: first real parts, then second ones; the synthetic parts twice. None where there is no room."""
+    """Bool columns: first real parts, then second ones; the synthetic parts twice. No column without room."""
     count = options.draws if (room := _room(label)) >= size else 0
     columns = [np.zeros((len(rows), 2 * count), bool) for rows in (label.real, label.fake)]
     if not count:
@@ -320,7 +320,8 @@ def _conditional_row(
     """The numbers of one label from distances with every cluster and without each in turn, (1 + C,)."""
     gap = resampling.jackknife(to_other - to_same, patients, confidence=options.confidence_level)
     known = resampling.jackknife(ceiling, patients, confidence=options.confidence_level)
-    if known.low <= 0:
+    told_apart = known.low > 0
+    if not told_apart:
         notes.append("real films with and without the label are not told apart, so the conditional gap has no share")
     return {
         "to_same": float(to_same[0]),
@@ -328,7 +329,7 @@ def _conditional_row(
         "gap": float(to_other[0] - to_same[0]),
         "gap_interval": _ends(gap),
         "ceiling": float(ceiling[0]),
-        "share": float((to_other[0] - to_same[0]) / ceiling[0]) if known.low > 0 else None,
+        "share": float((to_other[0] - to_same[0]) / ceiling[0]) if told_apart else None,
     }
 
 

@@ -86,7 +86,7 @@ def labels(
             values = measured.scores["labels"].get(label)
             if values is not None:
                 row |= {"state": "ok"} | _label_values(label, measured, beside, aligned)
-                row |= tested.get(name, {}).get(label, {})
+                row |= _patients_apart(tested.get(name, {}).get(label, {}))
             rows.append(row)
     return rows
 
@@ -129,6 +129,16 @@ def _label_values(label: str, measured: Any, beside: Mapping[str, Any], aligned:
     if "alignment" in pairs:
         row |= {"alignment": number(pairs["alignment"]), "alignment_interval": measures.interval(pairs, "alignment")}
     return row
+
+
+def _patients_apart(tested: Mapping[str, Any]) -> dict[str, Any]:
+    """What was tested of a label. Its KID takes the place of the plain one: two films of one patient are alike, and a
+    label has so few patients that such pairs would raise the value within the real set.
+    """
+    if tested.get("distance") is None:
+        return dict(tested)
+    own = {"kid": tested["distance"], "kid_interval": tested["distance_interval"]}
+    return own | {key: value for key, value in tested.items() if not key.startswith("distance")}
 
 
 def _note(key: str, parts: tuple[np.ndarray, np.ndarray]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ class Networks(NamedTuple):
         return [*self.images.values(), *([self.image_text] if self.image_text else []), *self.classifiers.values()]
 
 
-class Side(NamedTuple):
+@dataclass(frozen=True)
+class Side:
     """One set after encoding, readable films only.
 
     `features` {encoder: (N, width)}; `vectors` and `texts` unit vectors (N, width) or None; `probabilities`
