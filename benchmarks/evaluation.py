@@ -119,7 +119,8 @@ def loop(pairs: int) -> None:
         ]
         request = Request(encoders=("phantom", "vit"), image_text="phantom")
         began = time.perf_counter()
-        score(*sets, request, None, networks=Networks({"phantom": first, "vit": second}, image_text, {}), quiet=True)
+        both: Any = {"phantom": first, "vit": second}
+        score(sets[0], sets[1], request, None, networks=Networks(both, image_text, {}), quiet=True)
         ours, passes = time.perf_counter() - began, first.films + second.films
         first, second, image_text = networks(folder)
         began = time.perf_counter()

@@ -33,13 +33,13 @@ def write(folder: Path, made: phantom.Phantoms, noise: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same prompts by a good model twice, and by a noisy one; scored against one real set from one store."""
+    """Prompts of a good model, of other films that are as good, and of a noisy model; one real set, one store."""
     root = tmp_path_factory.mktemp("models")
     real = write(root / "real", phantom.make(150, seed=1))
     good, noisy = phantom.make(100, seed=2), phantom.make(100, seed=2)
     tables = {
         "good": write(root / "good", good),
-        "same": write(root / "same", good, noise=1),
+        "same": write(root / "same", phantom.make(100, seed=3)._replace(reports=good.reports)),
         "noisy": write(root / "noisy", noisy, noise=60),
     }
     from synthchex.commands import evaluation

@@ -260,7 +260,12 @@ def test_labels_are_compared_under_the_right_titles() -> None:
     assert "999 permutations" in table.note
     assert "by Holm; differs: adjusted p below 0.05. Too few draws." in table.note
     assert cells(table, "Fracture")["Verdict"] == "no"
-    expected = {"Label": "Edema", "KID to real with label": "0.100", "to real without": "0.400", "Gap": Cell("+0.300")}
+    expected = {
+        "Label": "Edema",
+        "KID to real with label": "0.100",
+        "KID to real without": "0.400",
+        "Gap": Cell("+0.300"),
+    }
     expected |= {"Gap of real films": "0.600", "Share": "0.50"}
     assert cells(tables.conditional([row], ""), "Edema") == expected
 
@@ -270,9 +275,9 @@ def test_label_with_too_few_images_shows_its_state_and_no_number(results: dict[s
     row |= {"kid": 77.77, "matched": {"kid_gap": 77.77}, "p_adjusted": 77.77, "conditional": {"gap": 77.77}}
     page = rendered(results)
     assert "77.7" not in page.text
-    assert "Fracture 48 40 insufficient n" in page.text
+    assert "Fracture 48 / 40 insufficient n" in page.text
     told = terminal_table(results)
-    assert re.search(r"Fracture +48 +40 +insufficient n\n", told)
+    assert re.search(r"Fracture +48 / 40 +insufficient n\n", told)
     assert "77.7" not in told
 
 
@@ -284,7 +289,7 @@ def test_faithfulness_names_the_missing_heads_and_the_checks(page: Page, results
         "Pleural Other no head in this classifier",
         "Mean of 9 labels 0.801",
         "Synthetic 660 0.412 18.4 %",
-        "Flagged: above 0.50.",
+        "Flagged: above 0.500.",
     ):
         assert words in page.text
     results["faithfulness"][0] |= {"independent": False, "notes": ["no real labels"]}

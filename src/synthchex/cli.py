@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "compare": ("synthchex.commands.compare", "stages", "evaluated models against each other: tests and a leaderboard"),
     "push-metrics": ("synthchex.commands.push_metrics", "publish", "the metric modules as Spaces of a Hub namespace"),
+    "import": ("datasets_scripts/import_films.py", "data in", "published sets, or films of your own, as one record"),
     "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),
     "launch": ("synthchex.commands.launch", "many processes", "generate, filter, evaluate on several GPUs or cores"),
 }

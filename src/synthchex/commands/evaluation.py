@@ -164,7 +164,7 @@ def requested(options: Any) -> Request:
             raise ValueError(
                 f"--protocol chexgenbench needs the encoder rad-dino, got {given['encoders']}; its numbers are of it"
             )
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     return Request(**{key: value for key, value in values.items() if value is not None})
 
 
@@ -263,4 +263,4 @@ def published_numbers(scored: Scored, csv: tuple[Path, str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))  # type: ignore[arg-type]
+    sys.exit(run(main))

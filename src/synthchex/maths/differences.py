@@ -108,14 +108,13 @@ def of_kernel(
     """
     if paired:
         _check_pairs(first, second)
-    both = np.concatenate([arrays.to_numpy(first), arrays.to_numpy(second)])
-    both, real = arrays.check_pair(both, real, rows=3)
+    both, real = arrays.check_pair(np.concatenate([arrays.to_numpy(first), arrays.to_numpy(second)]), real, rows=3)
     n, m, r = len(first), len(second), len(real)
     belongs = np.zeros((n + m, 2), bool)
     belongs[:n, 0] = belongs[n:, 1] = True
     every = (
         tiles.Weights(belongs, np.zeros((n + m, 0), np.int8)),
-        tiles.Weights(np.ones((r, 2), bool), np.zeros((r, 0), np.int8)),
+        tiles.Weights(np.zeros((r, 2), bool), np.zeros((r, 0), np.int8)),
     )
     shape = kernel.Polynomial().for_width(both.shape[1])
     own, across, columns = _sums(both, real, shape, every)
@@ -206,7 +205,7 @@ def _sums(
     either set.
     """
     sums = tiles.kernel_sums(both, real, shape, every)
-    return sums.within_real, sums.real_to_fake[:, 0], sums.fake_to_real
+    return sums.within_real[:, 1:], sums.real_to_fake[:, 0], sums.fake_to_real[:, 1:]
 
 
 def _leave_out(

@@ -77,8 +77,8 @@ class MomentStream:
 
     Args:
         block: rows per covariance update; more costs memory, far fewer costs time.
-        precision: of the products inside a block. `float32` is a fast mode: it loses about 3e-8 of the distance, and
-            1e-6 where a direction is constant (LayerNorm leaves one), as the square root amplifies rounding.
+        precision: of the rows and their products inside a block. `float32` is a fast mode: it loses about 3e-8 of the
+            distance, and 1e-6 where a direction is constant (LayerNorm leaves one), as square roots amplify rounding.
     """
 
     def __init__(self, *, block: int = BLOCK, precision: GramPrecision = "float64") -> None:
@@ -119,7 +119,7 @@ class MomentStream:
         while start < len(rows):
             taken = arrays.to_tensor(rows[start : start + self._block - self._waiting])
             if self._buffer is None:
-                self._buffer = taken.new_empty((self._block + 1, taken.shape[1]), dtype=_float64())
+                self._buffer = taken.new_empty((self._block + 1, taken.shape[1]), dtype=_dtype(self._precision))
             stop = self._waiting + len(taken)
             self._buffer[self._waiting : stop] = taken
             self._waiting, start = stop, start + len(taken)
@@ -131,8 +131,11 @@ class MomentStream:
             return
         new, self._waiting = self._waiting, 0
         rows = self._buffer[:new]
-        mean = rows.mean(0)
-        rows -= mean
+        mean = rows.new_zeros(rows.shape[1], dtype=_dtype("float64"))
+        for _ in range(2 if self._precision == "float32" else 1):  # a second pass takes off what rounding left
+            part = rows.mean(0)
+            rows -= part
+            mean += part
         if self._count == 0:
             self._mean, self._upper = mean, mean.new_zeros((len(mean), len(mean)))
         else:
@@ -141,7 +144,7 @@ class MomentStream:
             self._buffer[new] = step * math.sqrt(self._count * share)
             rows = self._buffer[: new + 1]
             self._mean += step * share
-        add_products(rows, self._upper, self._precision)
+        add_products(rows, self._upper)
         self._count += new
 
 
@@ -206,16 +209,15 @@ def without(whole: Moments, part: Moments) -> Moments:
     return Moments(count, _native(part_mean + step), _native(rest))
 
 
-def add_products(rows: torch.Tensor, upper: torch.Tensor, precision: GramPrecision = "float64") -> None:
+def add_products(rows: torch.Tensor, upper: torch.Tensor) -> None:
     """Add rows' rows, (D, D), to the upper triangle of a float64 matrix in place; the rest of it is undefined."""
-    if precision == "float64" and in_host_memory(rows):
+    if rows.dtype == upper.dtype and in_host_memory(rows):
         from scipy.linalg import blas
 
         # BLAS sees C-ordered memory transposed: its lower triangle is our upper one.
         blas.dsyrk(1.0, rows.numpy().T, beta=1.0, c=upper.numpy().T, lower=1, overwrite_c=1)
         return
     with arrays.products("float32"):
-        rows = rows.float() if precision == "float32" else rows
         for start in range(0, rows.shape[1], BAND):
             upper[start : start + BAND, start:] += rows[:, start : start + BAND].T @ rows[:, start:]
 
@@ -262,7 +264,7 @@ def _native(values: torch.Tensor) -> Features:
     return values.numpy() if in_host_memory(values) else values
 
 
-def _float64() -> torch.dtype:
+def _dtype(precision: GramPrecision) -> torch.dtype:
     import torch
 
-    return torch.float64
+    return torch.float32 if precision == "float32" else torch.float64

@@ -162,13 +162,10 @@ def _settle(
     inside = np.arange(count.max()) < count[:, None]
     pairs = np.where(inside, start[:, None] + np.arange(count.max()), 0)
     lows, highs = (np.where(inside, part[pairs].astype(np.float64), -np.inf) for part in (low, high))
-    rough = inside.copy()
-    for first in (True, False):  # the k pairs that look nearest tighten the bound on all others
-        nearer, open_ = _open(lows, highs, inside, k)
-        if first:
-            open_ &= highs >= np.partition(highs, -k, axis=1)[:, -k, None]
-        open_ &= rough
-        rough &= ~open_
+    # The k pairs that look nearest first: what they turn out to be bounds all others.
+    likely = highs >= np.partition(highs, -k, axis=1)[:, -k, None]
+    for some in (likely, ~likely):
+        open_ = some & _open(lows, highs, inside, k)[1]
         least, most = distances.closer(rows, row[pairs[open_]], rows, column[pairs[open_]])
         lows[open_], highs[open_] = -most / 2.0, -least / 2.0
     nearer, open_ = _open(lows, highs, inside, k)

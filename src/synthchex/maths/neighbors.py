@@ -10,12 +10,13 @@ With r_k(x) the distance from x to its k-th nearest neighbour in its own set, it
 "Inside" is strictly nearer than the radius, as in the package `prdc` (Kynkäänniemi et al. use "or equal"): copies of
 one image give a radius of zero, and a ball of radius zero holds nothing.
 
-Exact although most of the work is low-precision: products in bfloat16 or float32 decide all pairs whose error band
-excludes the other answer, the rest are recomputed in float64 by direct differences. The band is proven, not measured:
-see `distances`. Not known here: images, encoders, files.
-Cost: 4 N^2 D flops; memory O(N D) for a centred copy plus O(N k + block^2), never N x N.
+Exact although most of the work is cheap: products in int8 or float32 decide all pairs whose error band excludes the
+other answer, the rest are decided by differences in float32 and float64. The band is proven, not measured: see
+`distances`. Not known here: images, encoders, files.
+Cost: 4 N^2 D operations; memory O(N D) for a rounded copy plus O(N k + block^2), never N x N.
 Ten million rows: measure against a random part of the real set of stated size; radii grow as (N/n)^(1/D).
-Source: Naeem et al. 2020 (arXiv:2002.09797); Kynkäänniemi et al. 2019 (arXiv:1904.06991).
+Source: Naeem et al. 2020 (arXiv:2002.09797); Kynkäänniemi et al. 2019 (arXiv:1904.06991);
+Han et al. 2023 (arXiv:2206.08549).
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from synthchex.maths import arrays, distances, nearest
 from synthchex.maths.arrays import Features
 from synthchex.maths.distances import Centred, Filter, Tile
 
-BLOCK = 1024
+BLOCK = 768
 
 
 @dataclass(frozen=True)
 class Overlap:
     """The four numbers and the per-sample facts they are means of.
 
-    `inside_real` (M,) int: real balls around each synthetic row. `covered` (N,) bool: the ball of the real row holds a
-    synthetic one. `reached` (N,) bool: the real row is inside a synthetic ball. `real_radii` (N,), `fake_radii` (M,).
+    `inside_real` (M,) int: real balls around each synthetic row. `rarity` (M,): least radius of those balls, high in
+    sparse parts of the real set, NaN outside all of them (Han et al. 2023, eq. 2). `covered` (N,) bool: the ball of the
+    real row holds a synthetic one. `reached` (N,) bool: the real row is inside a synthetic ball. `real_radii` (N,),
+    `fake_radii` (M,). Radii and rarity are in units of the features.
     """
 
     nearest_k: int
@@ -80,15 +83,16 @@ def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter =
         real: features of real images, float, (N, D), N above nearest_k.
         fake: features of synthetic images, float, (M, D), M above nearest_k.
         nearest_k: which neighbour sets the radius of a ball.
-        low: precision of the filter; changes the time, not the result. `auto` is bfloat16 where the processor
-            multiplies it in hardware, else float32.
+        low: format of the filter; changes the time, not the result. `auto` is int8 where the processor multiplies it in
+            hardware and a sample shows that it decides most pairs, else float32.
         block: rows of a tile.
 
     Returns:
         The four numbers and what they are means of. They depend on N, M and k: compare at equal counts.
 
     Raises:
-        ValueError: nearest_k below 1, N or M not above it, widths differ, not finite floats.
+        ValueError: nearest_k below 1, N or M not above it, widths differ, not finite floats, int8 asked for without
+            exact int8 products.
 
     Source: Naeem et al. 2020, eqs. 1-6; equal to the package `prdc` in exact arithmetic.
 
@@ -107,7 +111,7 @@ def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter =
     return Overlap(
         nearest_k,
         inside_real=_in_order(balls.around, right),
-        rarity=_in_order(np.where(balls.around > 0, np.sqrt(balls.smallest), np.nan), right),
+        rarity=_in_order(np.where(balls.around > 0, np.sqrt(balls.least), np.nan), right),
         covered=_in_order(balls.covered, left),
         reached=_in_order(balls.reached, left),
         real_radii=np.sqrt(real_squares),
@@ -136,7 +140,14 @@ def radii(features: Features, *, nearest_k: int = 5, low: Filter = "auto", block
     return np.sqrt(nearest.kth_nearest(centred, nearest_k, block))
 
 
-def realism(real: Features, fake: Features, *, nearest_k: int = 5, block: int = 4 * BLOCK) -> np.ndarray:
+def realism(
+    real: Features,
+    fake: Features,
+    *,
+    nearest_k: int = 5,
+    real_radii: np.ndarray | None = None,
+    block: int = 2 * BLOCK,
+) -> np.ndarray:
     """How typical of the real set each synthetic row is: the largest radius-to-distance ratio over trusted real balls.
 
     Balls with a radius above the median are ignored, as in the paper, so that an outlier does not vouch for anything.
@@ -145,6 +156,7 @@ def realism(real: Features, fake: Features, *, nearest_k: int = 5, block: int = 
         real: features of real images, float, (N, D), N above nearest_k.
         fake: features of synthetic images, float, (M, D).
         nearest_k: which neighbour sets the radius.
+        real_radii: (N,) radii of the real rows where they are known.
         block: rows of a tile.
 
     Returns:
@@ -159,18 +171,19 @@ def realism(real: Features, fake: Features, *, nearest_k: int = 5, block: int = 
 
     real, fake = arrays.check_pair(real, fake)
     _check_counts(nearest_k, real=len(real))
-    left, right = _ready(real, fake, nearest_k, "auto")
-    squared = nearest.kth_nearest(left, nearest_k, BLOCK)[left.order.cpu().numpy()]
+    left, right = distances.centre_pair(real, fake, "float32")
+    if real_radii is None:
+        real_radii = np.sqrt(nearest.kth_nearest(left, nearest_k, BLOCK))
+    reach = torch.from_numpy(np.square(real_radii)).to(left.low.device)[left.order]
     # A ball of radius zero vouches for nothing.
-    trusted = torch.from_numpy(np.flatnonzero((squared <= np.median(squared)) & (squared > 0))).to(left.low.device)
-    reach = torch.from_numpy(squared).to(left.low.device)
-    values = torch.zeros(len(fake), dtype=torch.float64, device=left.low.device)
-    for j in range(0, len(fake), block):
-        for rows in trusted.split(block):
-            found = distances.squared_distances(left, rows, right, slice(j, j + block))
-            best = found.reciprocal_().mul_(reach[rows, None]).amax(dim=0)
-            torch.maximum(values[j : j + block], best, out=values[j : j + block])
-    return _in_order(values.sqrt_().cpu().numpy(), right)
+    trusted = torch.nonzero((reach <= reach.quantile(0.5)) & (reach > 0))[:, 0]
+    best = torch.zeros(len(fake), dtype=torch.float64, device=reach.device)
+    for places in trusted.split(block):
+        for j in range(0, len(fake), block):
+            some = slice(j, j + block)
+            ratios = distances.squared_distances(left, places, right, some).reciprocal_().mul_(reach[places, None])
+            best[some] = torch.maximum(best[some], ratios.amax(dim=0))
+    return _in_order(best.sqrt_().cpu().numpy(), right)
 
 
 def _ready(real: Features, fake: Features, k: int, low: Filter) -> tuple[Centred, Centred]:
@@ -190,57 +203,39 @@ def _in_order(values: np.ndarray, rows: Centred) -> np.ndarray:
 
 
 class _Balls:
-    """Which synthetic rows lie in which real balls, and the other way round, collected tile by tile."""
+    """Which synthetic rows lie in which real balls, and the other way round, collected tile by tile; by places."""
 
     def __init__(self, left: Centred, right: Centred, real_squares: np.ndarray, fake_squares: np.ndarray) -> None:
         self._left, self._right = left, right
         self._real, self._fake = real_squares[left.order.cpu().numpy()], fake_squares[right.order.cpu().numpy()]
-        self.around = np.zeros(len(self._fake), int)
-        self.smallest = np.full(len(self._fake), np.inf)
+        self.around, self.least = np.zeros(len(self._fake), int), np.full(len(self._fake), np.inf)
         self.covered, self.reached = np.zeros(len(self._real), bool), np.zeros(len(self._real), bool)
 
     def count(self, block: int) -> None:
         """All tiles of the real by the synthetic rows."""
         for i in range(0, len(self._real), block):
             one = slice(i, min(i + block, len(self._real)))
-            unsure: list[list[np.ndarray]] = [[], [], [], []]
             for j in range(0, len(self._fake), 2 * block):
                 two = slice(j, min(j + 2 * block, len(self._fake)))
                 tile = distances.upper(self._left, one, self._right, two)
-                for places, found in zip(unsure, self._sort_out(tile, one, two), strict=True):
-                    places.append(found)
-            real_i, real_j, fake_i, fake_j = (np.concatenate(places) for places in unsure)
-            hit = self._nearer(real_i, real_j, self._real[real_i])
-            self._hold(real_i[hit], real_j[hit])
-            rest = ~self.reached[fake_i]
-            fake_i, fake_j = fake_i[rest], fake_j[rest]
-            self.reached[fake_i[self._nearer(fake_i, fake_j, self._fake[fake_j])]] = True
+                self._hold(*self._inside(tile, one, two, by_rows=True))
+                self.reached[self._inside(tile, one, two, by_rows=False)[0]] = True
 
-    def _sort_out(self, tile: Tile, one: slice, two: slice) -> tuple[np.ndarray, ...]:
-        """Count what is certain; places (real, fake) of what is not, for the real and for the synthetic balls."""
+    def _inside(self, tile: Tile, one: slice, two: slice, *, by_rows: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Places (real, fake) with the fake row inside the real ball, or the other way round."""
         import torch
 
-        unsure: list[np.ndarray] = []
-        for by_rows, squares in ((True, self._real[one]), (False, self._fake[two])):
-            # Inside: d^2 < r^2. A ball of radius zero is empty, whatever the band says.
-            level = np.where(squares > 0, -squares * (self._left.scale**2 / 2.0), np.inf)
-            least = torch.from_numpy(level).to(tile.rows.device)
-            i, j, high = distances.open_pairs(tile.values, least[:, None] if by_rows else least)
-            low = high - 2.0 * (tile.rows.cpu().numpy()[i] + tile.columns.cpu().numpy()[j])
-            sure = low > level[i if by_rows else j]
-            i, j = i + one.start, j + two.start
-            if by_rows:
-                self._hold(i[sure], j[sure])
-            else:
-                self.reached[i[sure]] = True
-            unsure += [i[~sure], j[~sure]]
-        return tuple(unsure)
-
-    def _hold(self, i: np.ndarray, j: np.ndarray) -> None:
-        """Real balls i hold synthetic rows j."""
-        self.covered[i] = True
-        np.add.at(self.around, j, 1)
-        np.minimum.at(self.smallest, j, self._real[i])
+        squares = self._real[one] if by_rows else self._fake[two]
+        # Inside: d^2 < r^2. A ball of radius zero is empty, whatever the band says.
+        level = np.where(squares > 0, -squares * (self._left.scale**2 / 2.0), np.inf)
+        bound = torch.from_numpy(level).to(tile.rows.device)
+        i, j, high = distances.open_pairs(tile.values, bound[:, None] if by_rows else bound)
+        if not by_rows:  # that a real row is reached once more is no news
+            i, j, high = (part[~self.reached[i + one.start]] for part in (i, j, high))
+        inside = high - 2.0 * (tile.rows.cpu().numpy()[i] + tile.columns.cpu().numpy()[j]) > level[i if by_rows else j]
+        radii, i, j = squares[i if by_rows else j], i + one.start, j + two.start
+        inside[~inside] = self._nearer(i[~inside], j[~inside], radii[~inside])
+        return i[inside], j[inside]
 
     def _nearer(self, i: np.ndarray, j: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Whether pairs are strictly nearer than a squared distance."""
@@ -249,6 +244,12 @@ class _Balls:
         nearer, open_ = most < limit, (least < limit) & (most >= limit)
         nearer[open_] = distances.direct(self._left, i[open_], self._right, j[open_]) < squares[open_]
         return nearer
+
+    def _hold(self, i: np.ndarray, j: np.ndarray) -> None:
+        """Real balls i hold synthetic rows j."""
+        self.covered[i] = True
+        np.add.at(self.around, j, 1)
+        np.minimum.at(self.least, j, self._real[i])
 
 
 def _check_counts(nearest_k: int, **counts: int) -> None:

@@ -95,3 +95,6 @@ def canvas(height: float, domain: str | None) -> Iterator[Figure]:
         yield figure
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is found once, not again for every format
+        for axes in figure.axes:  # the last bits of a layout vary from run to run, and names in an SVG hang on them
+            left, bottom, width, height = (round(value, 6) for value in axes.get_position(original=True).bounds)
+            axes.set_position((left, bottom, width, height))

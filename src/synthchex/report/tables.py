@@ -152,8 +152,10 @@ def _encoder_title(name: str, width: Any) -> str:
 
 def labels(rows: Sequence[Row], encoder: str) -> Table:
     """The metrics of each label's films, all of them at the label's own sample size."""
-    head: Makers = {Column("Label"): _words("label"), Column("n real"): _count("n_real")}
-    head = {**head, Column("n synthetic"): _count("n_synthetic")}
+    head: Makers = {
+        Column("Label"): _words("label"),
+        Column("n real / synth."): lambda row: f"{count(row.get('n_real'))} / {count(row.get('n_synthetic'))}",
+    }
     body: dict[Column, Maker] = {}
     for key, name in LABEL_METRICS.items():
         digits = _digits(rows, (key, f"{key}_floor"))
@@ -219,11 +221,11 @@ def conditional(rows: Sequence[Row], encoder: str) -> Table:
     digits = _digits(rows, ("to_same", "to_other", "gap", "ceiling"), "conditional")
     head: Makers = {Column("Label"): _words("label")}
     body: Makers = {
-        Column("KID to real with label"): _number("to_same", digits, "conditional"),
-        Column("to real without"): _number("to_other", digits, "conditional"),
-        Column("Gap", "value"): _estimate("gap", digits, "conditional", signed=True),
-        Column("Gap of real films", "quiet"): _number("ceiling", digits, "conditional"),
         Column("Share", "value"): _number("share", 2, "conditional"),
+        Column("Gap"): _estimate("gap", digits, "conditional", signed=True),
+        Column("Gap of real films", "quiet"): _number("ceiling", digits, "conditional"),
+        Column("KID to real with label"): _number("to_same", digits, "conditional"),
+        Column("KID to real without"): _number("to_other", digits, "conditional"),
     }
     note = "KID of the label's synthetic films to real films with the label and without it. Gap: without minus with. "
     note += "Share: that gap over the gap between real films. 1: the label changes synthetic films as it does real "

@@ -24,8 +24,7 @@ OVERALL = {
 }
 LABELS = {
     "Label": ("label", 0),
-    "n real": ("n real", 0),
-    "n synthetic": ("n synth", 0),
+    "n real / synth.": ("n real / synth", 0),
     "KID": ("KID", 0),
     "KID, real vs real": ("floor", 0),
     "Gap": ("gap", 5),

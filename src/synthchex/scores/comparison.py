@@ -214,30 +214,28 @@ def _tests(
     options: Options,
 ) -> list[dict[str, Any]]:
     """Every metric of a pair of models."""
-    prompts = tuple(_repeating(model.prompts) for model in models)
+    one, two = models
+    prompts = _repeating(one.prompts), _repeating(two.prompts)
     shared: dict[str, Any] = {"confidence": options.confidence_level, "seed": options.seed}
     flips = shared | {"permutations": options.permutations}
+    films: dict[str, Any] = {"paired": paired, "clusters": prompts}
+    same: dict[str, Any] = {"paired": True, "clusters": (one.patients, one.patients)}  # facts about the same real films
     found: list[tuple[str, str | None, Difference]] = []
-    for name in models[0].features:
-        sides = [model.features[name] for model in models]
-        distances = {"paired": paired, "clusters": prompts}
-        kid = differences.of_kernel(
-            *sides, models[0].real[name], real_clusters=models[0].patients, **distances, **flips
-        )
-        found += [("kid", name, kid)]
-        found += [("fid", name, differences.of_frechet(*sides, models[0].real[name], **distances, **shared))]
-        one, two = (overlap[name] for overlap in facts)
-        for key, left, right in (
-            ("precision", one.precise, two.precise),
-            ("density", one.inside_real / one.nearest_k, two.inside_real / two.nearest_k),
+    for name in one.features:
+        first, second, real = one.features[name], two.features[name], one.real[name]
+        kid = differences.of_kernel(first, second, real, real_clusters=one.patients, **films, **flips)
+        fid = differences.of_frechet(first, second, real, **films, **shared)
+        found += [("kid", name, kid), ("fid", name, fid)]
+        left, right = facts[0][name], facts[1][name]
+        for key, (mine, other), how in (
+            ("precision", (left.precise, right.precise), films),
+            ("density", (left.inside_real / left.nearest_k, right.inside_real / right.nearest_k), films),
+            ("recall", (left.reached, right.reached), same),
+            ("coverage", (left.covered, right.covered), same),
         ):
-            found += [(key, name, differences.of_means(left, right, **distances, **flips))]
-        for key, left, right in (("recall", one.reached, two.reached), ("coverage", one.covered, two.covered)):
-            owners = (models[0].patients, models[0].patients)  # facts about the same real films: always pairs
-            found += [(key, name, differences.of_means(left, right, paired=True, clusters=owners, **flips))]
-    if models[0].alignment is not None and models[1].alignment is not None:
-        cosines = (models[0].alignment, models[1].alignment)
-        found += [("alignment", None, differences.of_means(*cosines, paired=paired, clusters=prompts, **flips))]
+            found.append((key, name, differences.of_means(mine, other, **how, **flips)))
+    if one.alignment is not None and two.alignment is not None:
+        found.append(("alignment", None, differences.of_means(one.alignment, two.alignment, **films, **flips)))
     return [
         {
             "metric": metric,

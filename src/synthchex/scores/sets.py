@@ -56,7 +56,7 @@ class Side:
             "source": self.images.source,
             "n": len(hashes),
             "skipped": self.encoded.skipped,
-            "notes": self.images.notes | self.encoded.notes,
+            "notes": {**self.images.notes, **self.encoded.notes},
             "repeats": len(hashes) - len(set(hashes)),
             "patients": None if self.patients is None else len(set(self.patients)),
             "policy": policy,

@@ -127,14 +127,10 @@ OPENI = Vocabulary(
 )
 
 # RSNA: Target is "evidence of pneumonia"; the class Lung Opacity means one that suggests it, so a part of the label.
-RSNA = Vocabulary(
-    same={"Target": "Pneumonia", "Normal": "No Finding"}, part={"Lung Opacity": ("Lung Opacity",)}
-)
+RSNA = Vocabulary(same={"Target": "Pneumonia", "Normal": "No Finding"}, part={"Lung Opacity": ("Lung Opacity",)})
 
 
-def to_labels(
-    found: Mapping[str, np.ndarray], vocabulary: Vocabulary
-) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
+def to_labels(found: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
     """Label states from the states of a set's own findings.
 
     A label is present where any of its findings is; else uncertain where a part of it is; else what the finding of the

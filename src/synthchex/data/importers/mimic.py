@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from synthchex.data import records, tables
@@ -77,12 +76,12 @@ def llava_rad(given: Given) -> Listing:
     films = pd.DataFrame([places[row][1:] for row in kept], columns=["subject_id", "study_id", "dicom_id"])
     views = _column(table, "view")
     given_splits = _column(table, "split")
-    found = _column(table, "annotated_prompt") or [_answer(cell) for cell in _column(table, "conversations")]
-    impressions = _column(table, "impression")
     texts = {
-        name: [cells[row] for row in kept] for name, cells in (("findings", found), ("impression", impressions)) if cells
+        "findings": _column(table, "annotated_prompt") or [_answer(cell) for cell in _column(table, "conversations")],
+        "impression": _column(table, "impression"),
     }
-    columns = _columns(given, films, ".jpg", [views[row] for row in kept] if views else [None] * len(kept)) | texts
+    columns = _columns(given, films, ".jpg", [views[row] for row in kept] if views else [None] * len(kept))
+    columns |= {name: [cells[row] for row in kept] for name, cells in texts.items() if cells}
     if given_splits and not any(columns["split"]):
         columns["split"] = [given_splits[row] for row in kept]
     without = given.labels == "none" or states is None
@@ -108,8 +107,9 @@ def _tree(given: Given, films: pd.DataFrame, suffix: str, views: Sequence[Any]) 
         need(given, LABELS[chosen])
     if path is not None:
         frame = read(path, needs=("study_id",))
-        # The radiologists' table calls them Airspace Opacity and the like; what is no label here is left out.
         labels, source = take(label_states(frame, path), frame["study_id"].tolist(), studies), path.name
+        others = sorted({*frame.columns} - {*records.LABELS, "subject_id", "study_id"})
+        remarks += [f"columns of {path.name} that are no CheXpert label: {others}"] if others else []
     return listed(columns, labels=labels, labels_from=source, remarks=remarks)
 
 
@@ -211,4 +211,5 @@ def _column(table: tables.Table, name: str) -> list[Any]:
 
 def _answer(cell: Any) -> str | None:
     """What the published conversation answers."""
-    return next((turn["value"] for turn in cell or [] if turn.get("from") == "gpt"), None)
+    turns = cell if isinstance(cell, list) else []
+    return next((turn["value"] for turn in turns if turn.get("from") == "gpt"), None)

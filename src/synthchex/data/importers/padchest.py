@@ -41,5 +41,7 @@ def _names(cell: str) -> list[str] | None:
     try:
         names = ast.literal_eval(cell)
     except (ValueError, SyntaxError) as error:
-        raise ValueError(f"expected a list of findings in a cell of Labels, got {cell[:80]!r}; check {TABLE}") from error
+        raise ValueError(
+            f"expected a list of findings in a cell of Labels, got {cell[:80]!r}; check {TABLE}"
+        ) from error
     return [name.strip().lower() for name in names if name.strip()]

@@ -25,7 +25,7 @@ def plain(given: Given) -> Listing:
     }
     has_files = isinstance(films.fetch(0), Path)
     if has_files:
-        columns["name"] = [str(films.fetch(row)) for row in range(len(films))]
+        columns["name"] = [str(films.fetch(row).absolute()) for row in range(len(films))]
     without = given.labels == "none" or films.labels is None
     return listed(
         {name: cells for name, cells in columns.items() if cells},
@@ -64,7 +64,7 @@ def chexgenbench(given: Given) -> Listing:
     base = given.image_dir or path.parent
     return listed(
         {
-            "name": [str(base / names[row]) for row in kept],
+            "name": [str((base / names[row]).absolute()) for row in kept],
             "id": [tables.film_stem(names[row]) for row in kept],
             "report": [prompts[row] for row in kept],
         },

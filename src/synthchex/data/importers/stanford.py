@@ -93,5 +93,4 @@ def _views(frame: pd.DataFrame, side: str, projection: str) -> list[str]:
     """AP, PA and the rest of frontal films, else what stands for the side: Lateral."""
     if side not in frame.columns or projection not in frame.columns:
         return [""] * len(frame)
-    pairs = zip(frame[projection], frame[side], strict=True)
-    return [view or (side if side == side else "") for view, side in pairs]
+    return [one or other for one, other in zip(frame[projection], frame[side], strict=True)]
