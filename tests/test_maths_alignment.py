@@ -108,6 +108,22 @@ def test_mean_interval_resamples_clusters() -> None:
     assert alone.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(200), rel=0.1)
 
 
+def test_cosines_of_parts_by_hand() -> None:
+    images, parts = np.array([[2.0, 0], [1, 1]]), np.array([[1.0, 0], [0, 3], [-1, 0]])
+    found = alignment.part_cosines(images, parts, [np.array([0, 2]), np.array([1])])
+    assert [each.tolist() for each in found.each] == [[1, -1], [pytest.approx(np.sqrt(0.5))]]
+    assert found.mean.tolist() == pytest.approx([0, np.sqrt(0.5)])
+    assert found.least.tolist() == pytest.approx([-1, np.sqrt(0.5)])
+    whole = alignment.part_cosines(images, images, [np.array([0]), np.array([1])])  # one part is the report itself
+    assert whole.mean.tolist() == alignment.cosines(images, images).tolist()
+    with pytest.raises(ValueError, match="held: expected at least 1 part of every report, got none of report 1"):
+        alignment.part_cosines(images, parts, [np.array([0]), np.array([], int)])
+    with pytest.raises(ValueError, match="expected the parts of 2 reports of width 2, got 1 of width 2; encode"):
+        alignment.part_cosines(images, parts, [np.array([0])])
+    with pytest.raises(ValueError, match="parts: expected non-zero embeddings, got zeros in row 2"):
+        alignment.part_cosines(images, 0 * images[[0, 0, 0]] + [[1, 0], [1, 0], [0, 0]], [np.array([0])] * 2)
+
+
 @pytest.mark.parametrize(
     ("images", "texts", "message"),
     [

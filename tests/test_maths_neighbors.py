@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from synthchex.maths import distances, intervals, neighbors
 
+RECORDED = json.loads((Path(__file__).parent / "fixtures" / "prdc.json").read_text())
 FORMATS = ("int8", "float32")
 
 
 def by_brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
-    """Balls around each fake row, covered, reached, and squared radii, by differences in float64."""
+    """Inside (real, fake), reached, and squared radii, by differences in float64."""
 
     def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         rows = [b.astype(np.float64) - row.astype(np.float64) for row in a]
@@ -23,16 +28,18 @@ def by_brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[np.ndarr
         return np.sort(own, axis=1)[:, k - 1]
 
     across, real_radii, fake_radii = squares(real, fake), radii(real), radii(fake)
-    inside = across < real_radii[:, None]
-    return inside.sum(0), inside.any(1), (across < fake_radii).any(1), real_radii, fake_radii
+    return across < real_radii[:, None], (across < fake_radii).any(1), real_radii, fake_radii
 
 
 def assert_exact(real: np.ndarray, fake: np.ndarray, k: int, low: str, block: int = 64) -> neighbors.Overlap:
     found = neighbors.overlap(real, fake, nearest_k=k, low=low, block=block)  # type: ignore[arg-type]
-    around, covered, reached, real_radii, fake_radii = by_brute_force(real, fake, k)
+    inside, reached, real_radii, fake_radii = by_brute_force(real, fake, k)
+    around, covered = inside.sum(axis=0), inside.any(axis=1)
     np.testing.assert_array_equal(found.inside_real, around)
     np.testing.assert_array_equal(found.covered, covered)
     np.testing.assert_array_equal(found.reached, reached)
+    least = np.where(inside, np.sqrt(real_radii)[:, None], np.inf).min(axis=0)
+    np.testing.assert_allclose(found.rarity, np.where(around > 0, least, np.nan), rtol=1e-12)
     np.testing.assert_allclose(found.real_radii**2, real_radii, rtol=1e-12)
     np.testing.assert_allclose(found.fake_radii**2, fake_radii, rtol=1e-12)
     return found
@@ -91,26 +98,38 @@ def test_any_scale_of_features(scale: float) -> None:
     )
 
 
-def test_equal_to_the_package_prdc() -> None:
-    rng = np.random.default_rng(7)
-    real, fake = rng.normal(size=(300, 24)), 1.1 * rng.normal(size=(260, 24)) + 0.2
-    found = neighbors.overlap(real.astype(np.float32), fake.astype(np.float32), nearest_k=5)
-    recorded = (0.5923076923076923, 0.93, 0.48769230769230776, 0.7933333333333333)  # prdc 0.2
-    assert (found.precision, found.recall, found.density, found.coverage) == pytest.approx(recorded, rel=1e-12)
-    three = neighbors.overlap(real.astype(np.float32), fake.astype(np.float32), nearest_k=3)
-    assert (three.precision, three.recall) == pytest.approx(
-        (0.48076921701, 0.85666668415), rel=1e-6
-    )  # torch-fidelity 0.4
+def recorded_features(case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The features that the packages were given, (N, D) and (M, D); the legacy generator's stream is frozen."""
+    random, width = np.random.RandomState(case["seed"]), case["width"]
+    real, fake = random.standard_normal((case["real"], width)), random.standard_normal((case["fake"], width))
+    return real, case["spread"] * fake + case["shift"]
+
+
+@pytest.mark.parametrize("package", RECORDED["packages"])
+@pytest.mark.parametrize("case", RECORDED["cases"])
+@pytest.mark.parametrize("low", FORMATS)
+def test_equal_to_what_other_packages_gave(package: str, case: str, low: distances.Format) -> None:
+    real, fake = recorded_features(RECORDED["cases"][case])
+    k = RECORDED["cases"][case]["nearest_k"]
+    found = neighbors.overlap(real, fake, nearest_k=k, low=low)
+    means = {
+        "realism": lambda: neighbors.realism(real, fake, nearest_k=k).mean(),
+        "rarity": lambda: np.nanmean(found.rarity),
+        "inside": lambda: np.isfinite(found.rarity).sum(),
+    }
+    for name, expected in RECORDED["packages"][package]["values"][case].items():
+        value = means[name]() if name in means else getattr(found, name)
+        # torch-fidelity and piq return float32
+        assert value == pytest.approx(expected, rel=1e-7 if package in ("torch-fidelity", "piq") else 1e-12)
 
 
 def test_prdc_itself_where_it_is_installed() -> None:
     prdc = pytest.importorskip("prdc")
-    rng = np.random.default_rng(3)
-    real, fake = rng.normal(size=(250, 12)), rng.normal(size=(200, 12)) * 0.8
-    found = neighbors.overlap(real, fake, nearest_k=4)
-    expected = prdc.compute_prdc(real, fake, nearest_k=4)
-    for name in ("precision", "recall", "density", "coverage"):
-        assert getattr(found, name) == pytest.approx(expected[name], rel=1e-12)
+    for case in RECORDED["cases"].values():
+        real, fake = recorded_features(case)
+        found = neighbors.overlap(real, fake, nearest_k=case["nearest_k"])
+        for name, expected in prdc.compute_prdc(real, fake, nearest_k=case["nearest_k"]).items():
+            assert getattr(found, name) == pytest.approx(expected, rel=1e-12)
 
 
 def test_identical_and_distant_sets() -> None:
@@ -186,9 +205,20 @@ def test_other_refusals() -> None:
 
 
 def test_realism_by_hand() -> None:
-    # Radii 1 1 1 8; the median is 1, so the last ball is not trusted. Fake 1.5: radius 1 over distance 0.5.
-    real, fake = np.array([[0.0], [1], [2], [10]]), np.array([[1.5], [4], [1]])
-    assert neighbors.realism(real, fake, nearest_k=1).tolist() == pytest.approx([2.0, 0.5, np.inf])
+    # Radii 1 1 2 5; the median is 1.5, so the balls around 3 and 8 are not trusted. Fake 1.5: radius 1, distance 0.5.
+    real, fake = np.array([[0.0], [1], [3], [8]]), np.array([[1.5], [4], [1], [-4]])
+    assert neighbors.realism(real, fake, nearest_k=1).tolist() == pytest.approx([2.0, 1 / 3, np.inf, 0.25])
+    known = neighbors.realism(real, fake, nearest_k=1, real_radii=np.array([1.0, 1, 2, 5]))
+    assert known.tolist() == neighbors.realism(real, fake, nearest_k=1).tolist()
+    alike = neighbors.realism(np.arange(6.0)[:, None], fake, nearest_k=1)
+    assert np.isnan(alike).all()
+
+
+def test_rarity_by_hand() -> None:
+    # Real 0 1 2 10, k=1: radii 1 1 1 8. 1.5 is in the balls of 1, 2 and 10; 5 in that of 10 alone; 30 in none.
+    found = neighbors.overlap(np.array([[0.0], [1], [2], [10]]), np.array([[1.5], [5], [30]]), nearest_k=1)
+    assert found.rarity[:2].tolist() == [1.0, 8.0]
+    assert np.isnan(found.rarity[2])
 
 
 def test_radii_by_hand() -> None:

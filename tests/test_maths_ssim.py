@@ -1,4 +1,4 @@
-"""MS-SSIM: equal images, by a plain loop, as pytorch-msssim gives it, pairs and their error, what it refuses."""
+"""MS-SSIM: equal images, by a plain loop, pairs and their error, what it refuses."""
 
 from __future__ import annotations
 
@@ -62,13 +62,6 @@ def test_equal_to_the_definition(shape: tuple[int, int], scales: int) -> None:
     assert ssim.ms_ssim(x, near, scales=scales) == pytest.approx(by_definition(x, near, scales), abs=2e-5)
 
 
-def test_equal_to_pytorch_msssim_1_0() -> None:
-    # ms_ssim(x, y, data_range=255.0) on (1, 1, 176, 192) float64.
-    x, y = films(2, 176, 192, seed=3)
-    y = (x * 0.6 + y * 0.4).astype(np.uint8)
-    assert ssim.ms_ssim(x, y) == pytest.approx(0.7916586646157071, abs=2e-5)
-
-
 def test_identity_symmetry_and_opposites() -> None:
     x, y = films(2, 165, 180)
     assert ssim.ms_ssim(x, x) == 1.0
@@ -115,6 +108,22 @@ def test_error_knows_that_pairs_share_images() -> None:
     values = x[apart].sum(axis=1)
     assert ssim.mean_of_pairs(values, apart).standard_error == pytest.approx(values.std(ddof=1) / 10)
     assert math.isnan(ssim.mean_of_pairs(values[:1], apart[:1]).standard_error)
+
+
+def test_error_knows_that_patients_share_pairs() -> None:
+    # The same sum over all pairs, of patients with four images each: 2 sd of the patients' means / sqrt(patients).
+    patients = np.repeat(np.arange(50), 4)
+    own = np.random.default_rng(0).normal(size=50)
+    pairs = ssim.draw_pairs(200, 10**6, np.random.default_rng(0))
+    values = own[patients][pairs].sum(axis=1)
+    found = ssim.mean_of_pairs(values, pairs, patients).standard_error
+    assert found == pytest.approx(2 * own.std(ddof=1) / math.sqrt(50), rel=0.05)
+    assert found > 1.8 * ssim.mean_of_pairs(values, pairs).standard_error
+    rest = values - values.mean()
+    ends = patients[pairs]
+    shared = (ends[:, None, :, None] == ends[None, :, None, :]).any((2, 3))  # pairs of pairs with a patient in common
+    assert found == pytest.approx(math.sqrt(rest @ shared @ rest) / len(values), rel=1e-9)
+    assert math.isnan(ssim.mean_of_pairs(values[:9], pairs[:9], np.zeros(200, int)).standard_error)
 
 
 def test_what_cannot_be_right_is_refused() -> None:

@@ -44,13 +44,6 @@ def test_equal_to_the_definition(shape: tuple[int, int], precision: str) -> None
     assert vendi.vendi_score(rows, order=2, precision=precision) == pytest.approx(found[4], rel=1e-5)
 
 
-def test_equal_to_vendi_score_0_0_3() -> None:
-    # vendi_score.vendi.score_dual(rows, q=q, normalize=True) on these rows, float64.
-    rows = np.random.default_rng(5).normal(size=(300, 10)) + 0.3
-    found = vendi.vendi_scores(rows, orders=[1, 2, 0.5], precision="float64")
-    assert found == pytest.approx([9.518094329594991, 9.010173052876892, 9.763713793799049], rel=1e-9)
-
-
 def test_bounds_copies_and_orthogonal_rows() -> None:
     assert vendi.vendi_scores(np.eye(7), orders=ORDERS) == pytest.approx([7] * len(ORDERS), rel=1e-5)
     parallel = np.outer([1.0, 2.0, 5.0], [3.0, 4.0, 0.0])
@@ -82,6 +75,34 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     value = vendi.vendi_score(rows, precision="float64")
     monkeypatch.setattr(vendi, "BLOCK", 7)
     assert vendi.vendi_score(rows, precision="float64") == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(60, 8), (20, 50)])
+def test_interval_is_that_of_scores_without_each_block(shape: tuple[int, int]) -> None:
+    rows = np.random.default_rng(0).normal(size=shape) + 0.3
+    blocks, orders = np.arange(len(rows)) % 6, [0.5, 1, math.inf]
+    values = vendi.vendi_scores(rows, orders=orders, precision="float64")
+    found = vendi.vendi_intervals(rows, blocks, values, orders=orders, precision="float64", confidence=0.9)
+    for order, value, ends in zip(orders, values, found, strict=True):
+        logs = np.log([by_definition(rows[blocks != block], order) for block in range(6)])
+        error = math.sqrt(5 / 6 * np.square(logs - logs.mean()).sum())
+        assert ends.standard_error == pytest.approx(value * error, rel=1e-4)
+        assert ends.high == pytest.approx(value * math.exp(2.015048 * error), rel=1e-4)
+        assert ends.low >= 1
+    with pytest.raises(ValueError, match="expected at least 5 groups to leave out in turn, got 4"):
+        vendi.vendi_intervals(rows, blocks % 4, values, orders=orders)
+    with pytest.raises(ValueError, match=r"confidence must be between 0 and 1, got 95"):
+        vendi.vendi_intervals(rows, blocks, values, orders=orders, confidence=95)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3, 3.0])
+def test_float32_keeps_the_digits_it_states(offset: float) -> None:
+    rng = np.random.default_rng(0)
+    for decay in (0.0, 1.5):
+        rows = rng.normal(size=(1500, 200)) * np.arange(1, 201) ** -decay + offset
+        exact = vendi.vendi_scores(rows, orders=[1, 2, math.inf], precision="float64")
+        found = vendi.vendi_scores(rows, orders=[1, 2, math.inf])
+        assert found == pytest.approx(exact, rel=2e-5 if offset == 3 else 2e-6)
 
 
 def test_torch_and_half_precision() -> None:

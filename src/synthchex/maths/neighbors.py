@@ -150,7 +150,7 @@ def realism(
 ) -> np.ndarray:
     """How typical of the real set each synthetic row is: the largest radius-to-distance ratio over trusted real balls.
 
-    Balls with a radius above the median are ignored, as in the paper, so that an outlier does not vouch for anything.
+    Only balls with a radius below the median are trusted, as in the paper, so that an outlier does not vouch for anything.
 
     Args:
         real: features of real images, float, (N, D), N above nearest_k.
@@ -160,7 +160,8 @@ def realism(
         block: rows of a tile.
 
     Returns:
-        (M,) float64, 0 or more, higher is more typical; above 1 inside a trusted ball; inf on top of a real row.
+        (M,) float64, 0 or more, higher is more typical; above 1 inside a trusted ball; NaN where no ball is trusted
+        because all radii are alike.
 
     Raises:
         ValueError: as `overlap`.
@@ -174,14 +175,18 @@ def realism(
     left, right = distances.centre_pair(real, fake, "float32")
     if real_radii is None:
         real_radii = np.sqrt(nearest.kth_nearest(left, nearest_k, BLOCK))
-    reach = torch.from_numpy(np.square(real_radii)).to(left.low.device)[left.order]
     # A ball of radius zero vouches for nothing.
-    trusted = torch.nonzero((reach <= reach.quantile(0.5)) & (reach > 0))[:, 0]
+    trusted = (real_radii < np.median(real_radii)) & (real_radii > 0)
+    if not trusted.any():
+        return np.full(len(fake), np.nan)
+    order = left.order.cpu().numpy()
+    places = torch.from_numpy(np.flatnonzero(trusted[order])).to(left.low.device)
+    reach = torch.from_numpy(np.square(real_radii)[order]).to(left.low.device)
     best = torch.zeros(len(fake), dtype=torch.float64, device=reach.device)
-    for places in trusted.split(block):
+    for rows in places.split(block):
         for j in range(0, len(fake), block):
             some = slice(j, j + block)
-            ratios = distances.squared_distances(left, places, right, some).reciprocal_().mul_(reach[places, None])
+            ratios = distances.squared_distances(left, rows, right, some).reciprocal_().mul_(reach[rows, None])
             best[some] = torch.maximum(best[some], ratios.amax(dim=0))
     return _in_order(best.sqrt_().cpu().numpy(), right)
 

@@ -46,9 +46,9 @@ def vendi_scores(features: Features, *, orders: Sequence[float] = ORDERS, precis
     Args:
         features: float, (N, D), N at least 1; rows are scaled to unit length.
         orders: q of each score, 0 or more, `math.inf` included. 0 counts eigenvalues above rounding: the rank.
-        precision: of products and, for orders from 1, of the decomposition: `float32` (within 2e-6 of the score where
-            spectra decay or are flat, 2e-5 where most eigenvalues are zero), or `float64`. Orders below 1, which
-            weigh small eigenvalues, are always decomposed in float64; of float32 products they keep some 3 digits.
+        precision: of products and, for orders from 1, of the decomposition: `float32` (within 2e-6 of the score, 2e-5
+            where rows are nearly parallel or of low rank), or `float64`. Orders below 1, which weigh small
+            eigenvalues, are always decomposed in float64; of float32 products they keep some 3 digits.
 
     Returns:
         One score per order, 1 to min(N, D), higher is more diverse. Grows with N until the set is known well: compare
