@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -173,16 +174,19 @@ def measure_one(bench: Bench, case: str, name: str, folder: Path, options: argpa
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")
-    before, wall, cpu = status("VmRSS"), time.perf_counter(), os.times()
+    before, wall, cpu = status("VmRSS"), time.perf_counter(), spent()
     value = float(run(real, fake))
     if on_gpu:
         torch.cuda.synchronize()
-    after, wall = os.times(), time.perf_counter() - wall
-    spent = (after.user + after.system + after.children_user + after.children_system) - (
-        cpu.user + cpu.system + cpu.children_user + cpu.children_system
-    )
+    cpu, wall = spent() - cpu, time.perf_counter() - wall
     memory = (torch.cuda.max_memory_allocated() - held) / 2**20 if on_gpu else (status("VmHWM") - before) / 1024
-    return {"value": value, "wall": wall, "cpu": spent, "mb": memory}
+    return {"value": value, "wall": wall, "cpu": cpu, "mb": memory}
+
+
+def spent() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def has_device(device: str) -> bool:

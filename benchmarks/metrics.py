@@ -308,7 +308,7 @@ CASES: dict[str, tuple[float, dict[str, Run]]] = {
             "torchmetrics": kid_torchmetrics,
         },
     ),
-    "kid-labels": (0.05, {"ours": kid_labels_ours, "torch-fidelity": kid_labels_torch_fidelity}),
+    "kid-labels": (0.2, {"ours": kid_labels_ours, "torch-fidelity": kid_labels_torch_fidelity}),
     "prdc": (1e-9, {"ours": prdc_ours, "prdc": prdc_prdc, "torch-fidelity": prdc_torch_fidelity}),
 }
 

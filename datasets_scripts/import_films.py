@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import synthchex
 from synthchex.data import shards, tables
-from synthchex.data.importers import known, summary, write
+from synthchex.data.importers import known, policies, summary, write
 from synthchex.data.importers.listing import Given, Unlisted
 from synthchex.options import Parser, run
 
@@ -60,7 +60,7 @@ def parser() -> Parser:
     what.add_argument("--views", nargs="+", default=[], help="only films of these views, e.g. PA AP")
     what.add_argument("--reference-only", action="store_true", help="keep paths of films instead of their bytes")
     what.add_argument("--unchecked", action="store_true", help="do not decode films to see whether they can be read")
-    what.add_argument("--source-policy", choices=known.POLICIES, help="where the set's own terms leave it open")
+    what.add_argument("--source-policy", choices=policies.POLICIES, help="where the set's own terms leave it open")
     options.add_common()
     return options
 
@@ -69,8 +69,13 @@ def asked(options: Any) -> tuple[Given, write.How]:
     """The options as what importers and the writer take.
 
     Raises:
-        ValueError: a label table that the set does not have, or a column that is not ROLE=NAME.
+        ValueError: an option or a label table that the set has no use for, or a column that is not ROLE=NAME.
     """
+    takes = known.IMPORTERS[options.set].takes
+    for name in ("annotations", "reports", "columns", "unlisted"):
+        if name not in takes and getattr(options, name) not in (None, [], Given.unlisted):
+            users = [other for other, importer in known.IMPORTERS.items() if name in importer.takes]
+            raise ValueError(f"--{name} is read for {', '.join(users)}, got it for {options.set}; leave it out")
     tables_of = (*known.IMPORTERS[options.set].labels, "none")
     if options.labels is not None and options.labels not in tables_of:
         raise ValueError(f"--labels of {options.set} must be among {list(tables_of)}, got {options.labels!r}")
@@ -142,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Import a set and print what is in it."""
     options = parser().parse_args(argv)
     given, how = asked(options)
-    policy = known.policy(options.set, options.source_policy)
+    policy = known.policy(options.set, options.source, options.source_policy)
     counted = bring_in(given, how, options.out, policy, quiet=options.quiet)
     if options.json:
         print(json.dumps({**counted, "out": str(options.out)}))

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_ms_ssim_reads_only_the_films_of_drawn_pairs(folder: Path, monkeypatch: 
     found = [synthchex.load("ms_ssim").compute(**asked, num_workers=workers) for workers in (0, 3)]
     assert found[0] == found[1]
     assert 2 * 3 <= len(seen) <= 2 * 6
+
+
+def test_the_embedded_encoder_gives_the_stated_width_with_any_number_of_workers(pictures: np.ndarray) -> None:
+    part = [given.sort(pictures[:7], "predictions")]
+    for image_text, known in ((False, encoders.ENCODERS), (True, encoders.IMAGE_TEXT)):
+        found = []
+        for workers in (0, 3):
+            asked = {"encoder": "phantom", "image_text": image_text, "batch_size": 3, "num_workers": workers}
+            found.append(sides.Encoding(**asked).features(part, "predictions").features)
+        np.testing.assert_array_equal(found[0], found[1])
+        assert found[0].shape == (7, known["phantom"].width)
 
 
 def test_work_in_order_holds_few_results_and_stops_at_an_error() -> None:
@@ -444,6 +456,25 @@ def test_streams_are_refused_and_tables_are_decoded_by_threads(pictures: np.ndar
         np.testing.assert_array_equal(rows, Thumbnail().encode(list(pictures)))
     formatted = given.sort(table.with_format("numpy"), "predictions")
     assert isinstance(formatted.items[0], np.ndarray)
+
+
+@pytest.mark.slow
+def test_a_module_costs_at_most_five_percent_more_than_its_function() -> None:
+    from synthchex.maths import frechet
+
+    rng = np.random.default_rng(3)
+    fake, real = (rng.standard_normal((10_000, 2048), np.float32) for _ in range(2))
+    module, times = synthchex.load("fid"), ([], [])
+    for _ in range(4):
+        for spent, call in zip(
+            times,
+            (lambda: frechet.frechet_distance(real, fake), lambda: module.compute(predictions=fake, references=real)),
+            strict=True,
+        ):
+            start = time.process_time()
+            call()
+            spent.append(time.process_time() - start)
+    assert min(times[1]) < 1.05 * min(times[0])
 
 
 # Several processes

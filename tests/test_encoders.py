@@ -73,7 +73,7 @@ def test_every_named_encoder_says_where_it_is_from_and_what_it_has_seen() -> Non
             assert named.family in encoders.FAMILIES
             assert all((named.licence, named.revision, named.trained_on, named.preprocessing))
             assert named.seen != "unknown"
-            assert named.width is not None or name == "phantom"
+            assert named.width is not None
             assert json.loads(encoders.describe(name, known))["licence"] == named.licence
     assert encoders.DEFAULT in encoders.ENCODERS
     assert encoders.DEFAULT_IMAGE_TEXT in encoders.IMAGE_TEXT

@@ -15,9 +15,10 @@ def test_cosines_by_hand() -> None:
     assert alignment.cosines(images, texts).tolist() == pytest.approx([1, np.sqrt(0.5), -1])
 
 
-def test_null_is_that_of_all_pairings() -> None:
+@pytest.mark.parametrize("width", [3, 9])
+def test_null_is_that_of_all_pairings(width: int) -> None:
     rng = np.random.default_rng(0)
-    images, texts = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
+    images, texts = rng.normal(size=(6, width)), rng.normal(size=(6, width))
     left, right = alignment.unit(images, "images"), alignment.unit(texts, "texts")
     means = np.array([(left * right[list(order)]).sum(1).mean() for order in itertools.permutations(range(6))])
     found = alignment.shuffled_null(images, texts)
@@ -80,6 +81,9 @@ def test_ties_count_against_the_right_one() -> None:
     same = np.ones((4, 3))
     to_text, to_image = alignment.retrieval_ranks(same, same, ["a", "b", "c", "d"])
     assert to_text.tolist() == to_image.tolist() == [4] * 4
+    copies = np.tile(np.random.default_rng(0).normal(size=(1, 300)), (700, 1)).astype(np.float32)
+    to_text, to_image = alignment.retrieval_ranks(copies, copies, [str(row) for row in range(700)], block=64)
+    assert set(to_text) == set(to_image) == {700}
 
 
 def test_win_rate_counts_ties_half() -> None:

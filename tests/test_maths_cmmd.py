@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from synthchex.maths import cmmd
 
@@ -162,14 +163,22 @@ def test_two_rows_have_a_value_but_no_error(pair: Pair) -> None:
 
 
 def test_torch_tensors_half_precision_and_bfloat16_products(pair: Pair) -> None:
-    import torch
-
     value = cmmd.cmmd(*pair).value
     assert cmmd.cmmd(torch.from_numpy(pair[0]), torch.from_numpy(pair[1])).value == value
     halves = [torch.from_numpy(side).half() for side in pair]
     assert cmmd.cmmd(*halves).value == pytest.approx(value, rel=1e-2)
     assert cmmd.cmmd_series(*halves).value == pytest.approx(value, rel=1e-2)
     assert cmmd.cmmd(*pair, precision="bfloat16").value == pytest.approx(value, rel=1e-3)
+
+
+def test_selections_are_the_distances_of_their_rows(pair: Pair) -> None:
+    real, fake = pair
+    left, right = np.arange(300) % 3 == 0, np.arange(260) > 150
+    for biased in (False, True):
+        found = cmmd.compare(real, fake, (left[:, None], right[:, None]), biased=biased)
+        assert found.whole == cmmd.cmmd(real, fake, biased=biased)
+        alone = cmmd.cmmd(real[left], fake[right], biased=biased)
+        assert found.selections[0] == pytest.approx(alone, rel=1e-5)
 
 
 def test_what_cannot_be_right_is_refused(pair: Pair) -> None:
@@ -190,3 +199,5 @@ def test_what_cannot_be_right_is_refused(pair: Pair) -> None:
         cmmd.cmmd_series(real, fake, sigma=0.1)
     with pytest.raises(ValueError, match="real: expected finite features"):
         cmmd.cmmd(np.full((3, 2), np.nan), fake[:, :2])
+    with pytest.raises(ValueError, match="expected halves of the squared lengths of both parts, got none; use `part`"):
+        cmmd.Gaussian(0.005, torch.zeros(2)).finish(torch.zeros(2, 2), None, None)

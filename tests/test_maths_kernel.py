@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from synthchex.maths import cmmd, kernel
+from synthchex.maths import cmmd, kernel, selections, tiles
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -70,6 +70,8 @@ def test_subsets_equal_to_torch_fidelity_0_4(pair: Pair) -> None:
     found = kernel.subset_distances(*pair, subsets=20, subset_size=100, seed=2020)
     assert found.mean() == pytest.approx(0.17620452642440795, rel=1e-6)
     assert found.std() == pytest.approx(0.04217676022659745, rel=1e-5)
+    draws = selections.subset_rows(300, 260, subsets=20, subset_size=100, seed=2020)
+    assert kernel.compare(*pair, subsets=draws).subsets == pytest.approx(found, rel=1e-5)
 
 
 def test_symmetry_permutation_and_rotation(pair: Pair) -> None:
@@ -137,6 +139,34 @@ def test_error_is_the_jackknife_by_brute_force(per_patient: int) -> None:
     assert found == pytest.approx(jackknife(real, fake, patients), rel=1e-9)
 
 
+def test_sums_inside_clusters_of_all_sizes() -> None:
+    rng = np.random.default_rng(9)
+    rows, ids = rng.normal(size=(700, 4)), np.r_[np.zeros(300, int), np.repeat(np.arange(1, 201), 2)]
+    order, columns = rng.permutation(700), rng.random((700, 2)) < 0.7
+    shape = kernel.Polynomial().for_width(4)
+    found = tiles.own_sums(rows[order], ids[order], columns[order], shape, precision="float64")
+    whole = (rows @ rows.T / 4 + 1) ** 3 * (ids[:, None] == ids) * ~np.eye(700, dtype=bool)
+    for column, chosen in enumerate(columns.T):
+        expected = np.bincount(ids, (whole * chosen).sum(axis=1) * chosen)
+        assert found[:, column] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_biased_pairs_each_row_with_itself(pair: Pair) -> None:
+    real, fake = (side.astype(np.float64) for side in pair)
+    left = np.arange(300) < 120
+    found = kernel.compare(real, fake, (left[:, None], np.ones((260, 1), bool)), precision="float64", biased=True)
+
+    def mean(a: np.ndarray, b: np.ndarray) -> float:
+        return float(((a @ b.T / 24 + 1) ** 3).mean())
+
+    for side, estimate in ((real, found.whole), (real[left], found.selections[0])):
+        expected = mean(side, side) + mean(fake, fake) - 2 * mean(side, fake)
+        assert estimate.value == pytest.approx(expected, rel=1e-10)
+        assert estimate.value > 0
+    plain = kernel.compare(real, fake, precision="float64").whole
+    assert found.whole.standard_error == pytest.approx(plain.standard_error)
+
+
 def test_patients_widen_the_error() -> None:
     rng = np.random.default_rng(5)
     patients = np.repeat(np.arange(30), 6)
@@ -182,6 +212,8 @@ def test_what_cannot_be_measured_is_refused(pair: Pair) -> None:
         kernel.kernel_distance(real, fake[:, :23])
     with pytest.raises(ValueError, match="real_clusters: expected 300 ids, one per row, got 4"):
         kernel.kernel_distance(real, fake, real_clusters=[1, 2, 3, 4])
+    with pytest.raises(ValueError, match="expected a polynomial kernel with gamma, got None; call for_width"):
+        kernel.Polynomial().diagonal(torch.zeros(2, 3))
     lonely = np.zeros((300, 2), bool)
     lonely[:5, 0] = lonely[0, 1] = True
     with pytest.raises(
@@ -192,6 +224,8 @@ def test_what_cannot_be_measured_is_refused(pair: Pair) -> None:
         ValueError, match=r"fake_columns: expected bool of shape \(260, B\), got int64 of shape \(260, 1\)"
     ):
         kernel.compare(real, fake, (np.ones((300, 1), bool), np.ones((260, 1), np.int64)))
+    with pytest.raises(ValueError, match="expected as many real as fake columns, got 2 and 1"):
+        kernel.compare(real, fake, (np.ones((300, 2), bool), np.ones((260, 1), bool)))
 
 
 class Elsewhere(TorchFunctionMode):

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from synthchex.maths import distances, intervals, neighbors
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures" / "prdc.json").read_text())
-FORMATS = ("int8", "float32")
+FORMATS = ("int8", "float32") if distances.fastest(torch.zeros(1, 1)) == "int8" else ("float32",)
 
 
 def by_brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
@@ -84,12 +85,30 @@ def test_exact_when_every_distance_ties(low: str) -> None:
     assert_exact(grid, grid + 1, 4, low)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
-def test_any_scale_of_features(scale: float) -> None:
+@pytest.mark.parametrize("low", FORMATS)
+def test_exact_far_from_the_origin_with_small_spread(low: str) -> None:
+    rng = np.random.default_rng(12)
+    real, fake = rng.normal(size=(150, 40)), 1.1 * rng.normal(size=(160, 40))
+    assert_exact((1e4 + 0.1 * real).astype(np.float32), (1e4 + 0.1 * fake).astype(np.float32), 5, low)
+
+
+@pytest.mark.parametrize("low", FORMATS)
+def test_exact_when_radii_tie_across_the_sets(low: str) -> None:
+    rng = np.random.default_rng(13)
+    real = rng.normal(size=(120, 30)).astype(np.float32)
+    # Each synthetic row is a real one: many lie exactly on the surface of a ball, which is outside.
+    found = assert_exact(real, real[::-1][:80].copy(), 4, low)
+    assert found.inside_real.min() >= 1
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1e-35, 1e-30, 1e-12, 1e12, 1e30, 1e37])
+@pytest.mark.parametrize("low", FORMATS)
+def test_any_scale_of_features(scale: float, kind: str, low: distances.Format) -> None:
     rng = np.random.default_rng(2)
     real, fake = rng.normal(size=(90, 10)), rng.normal(size=(80, 10))
     one = neighbors.overlap(real, fake)
-    other = neighbors.overlap(real * scale, fake * scale, low="int8")
+    other = neighbors.overlap((real * scale).astype(kind), (fake * scale).astype(kind), low=low)
     assert (one.precision, one.recall, one.density, one.coverage) == (
         other.precision,
         other.recall,
@@ -196,12 +215,71 @@ def test_one_row_more_than_neighbours_is_enough() -> None:
     assert_exact(rng.normal(size=(6, 3)), rng.normal(size=(7, 3)), 5, "float32")
 
 
+@pytest.mark.parametrize("low", FORMATS)
+@pytest.mark.parametrize("n", [2, 3])
+def test_two_or_three_rows(n: int, low: str) -> None:
+    rng = np.random.default_rng(14)
+    assert_exact(rng.normal(size=(n, 5)), rng.normal(size=(5 - n, 5)), 1, low)
+
+
 def test_other_refusals() -> None:
     rows = np.zeros((9, 3))
     with pytest.raises(ValueError, match="nearest_k must be at least 1, got 0"):
         neighbors.overlap(rows, rows, nearest_k=0)
     with pytest.raises(ValueError, match="expected features of one width, got 3 for real and 2 for fake"):
         neighbors.overlap(rows, rows[:, :2])
+
+
+def test_int8_is_refused_where_its_products_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saturating(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+        first, second = one.int()[:, :, None] + 128, two.int()  # unsigned by signed, two products in 16 bits
+        pairs = first[:, ::2] * second[::2] + first[:, 1::2] * second[1::2]
+        return (pairs.clamp(-(2**15), 2**15 - 1).sum(1) - 128 * second.sum(0)).int()
+
+    distances._int8_is_exact.cache_clear()
+    monkeypatch.setattr(torch, "_int_mm", saturating)
+    rows = np.random.default_rng(15).normal(size=(20, 3))
+    assert distances.fastest(torch.zeros(1, 1)) == "float32"
+    with pytest.raises(ValueError, match="low='int8': expected a processor with exact int8 products"):
+        neighbors.overlap(rows, rows, low="int8")
+    assert neighbors.overlap(rows, rows).precision == 1.0
+    distances._int8_is_exact.cache_clear()
+
+
+@pytest.mark.skipif("int8" not in FORMATS, reason="no fast int8 products here")
+def test_the_filter_is_int8_only_where_it_decides_enough() -> None:
+    rng = np.random.default_rng(16)
+    near = rng.normal(size=(3000, 6)) @ rng.normal(size=(6, 64))
+    alike = rng.normal(size=(3000, 500))  # all distances within a few per cent
+    picked = [neighbors._ready(rows, rows, 5, "auto")[0].format for rows in (near, alike)]
+    assert picked == ["int8", "float32"]
+
+
+@pytest.mark.parametrize("low", FORMATS)
+def test_tensors_give_the_same_and_features_stay_on_their_device(low: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(17)
+    real, fake = rng.normal(size=(150, 48)).astype(np.float32), rng.normal(size=(140, 48)).astype(np.float32)
+    real[:30] = real[30:60]
+    expected = assert_exact(real, fake, 5, low)
+    realism = neighbors.realism(real, fake)
+    brought = []
+
+    def to_host(tensor: torch.Tensor) -> np.ndarray:
+        brought.append(tuple(tensor.shape))
+        return np.asarray(tensor)
+
+    sides = torch.from_numpy(real), torch.from_numpy(fake)
+    if low == "float32":  # as on a GPU: NumPy may not look at a tensor that has not been brought over
+        monkeypatch.setattr(distances, "on_cpu", lambda values: False)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: (brought.append(tuple(tensor.shape)), tensor)[1])
+    monkeypatch.setattr("synthchex.maths.arrays.to_numpy", to_host)
+    found = neighbors.overlap(*sides, low=low)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.inside_real, expected.inside_real)
+    np.testing.assert_array_equal(found.reached, expected.reached)
+    np.testing.assert_allclose(found.real_radii, expected.real_radii, rtol=1e-14)
+    np.testing.assert_allclose(neighbors.realism(*sides), realism, rtol=1e-12)
+    assert brought
+    assert not [shape for shape in brought if len(shape) > 1]
 
 
 def test_realism_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -134,3 +135,58 @@ def test_films_through_pyradiomics(frd: Any) -> None:
     assert result["encoder"] == "radiomics"
     assert result["frd"] == pytest.approx(maths.radiomics_distance(rows[3:], rows[:3]).log_d)
     assert encoder.key != RadiomicsEncoder(size=64, image_types={"Original": {}}).key
+
+
+FAKE = {
+    "SimpleITK.py": "def GetImageFromArray(array): return array\n",
+    "radiomics/__init__.py": "__version__ = 'fake'\n",
+    "radiomics/featureextractor.py": (
+        "import os\n"
+        "FILMS = []\n"
+        "class RadiomicsFeatureExtractor:\n"
+        "    def __init__(self, **settings): self.settings = settings\n"
+        "    def __getattr__(self, name): return lambda *args, **kwargs: None\n"
+        "    def execute(self, film, mask):\n"
+        "        assert film.shape == mask.shape\n"
+        "        FILMS.append(film)\n"
+        "        return {'diagnostics_x': 0, 'mean': film.mean(), 'deviation': film.std(), 'process': os.getpid()}\n"
+    ),
+}
+
+
+@pytest.fixture
+def fake_radiomics(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package of that name, here and in processes that are started from here."""
+    (tmp_path / "radiomics").mkdir()
+    for name, text in FAKE.items():
+        (tmp_path / name).write_text(text)
+    named = lambda: [name for name in sys.modules if name.split(".")[0] in ("radiomics", "SimpleITK")]  # noqa: E731
+    for name in named():
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in named():
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("fake_radiomics")
+def test_processes_extract_what_one_does(films: np.ndarray) -> None:
+    from synthchex.models.radiomics import RadiomicsEncoder
+
+    alone, several = (RadiomicsEncoder(size=16, num_workers=count) for count in (0, 2))
+    expected, found = alone.encode(list(films)), several.encode(list(films))
+    assert (alone.columns, alone.key) == (several.columns, several.key)
+    assert alone.columns == ("mean", "deviation", "process")
+    np.testing.assert_array_equal(found[:, :2], expected[:, :2])
+    assert set(expected[:, 2]).isdisjoint(found[:, 2])
+    again = several.encode(list(films[:2]))
+    assert set(again[:, 2]) <= set(found[:, 2])  # the processes stay
+
+
+@pytest.mark.usefixtures("fake_radiomics")
+def test_films_are_extracted_once_for_all_calls(frd: Any, films: np.ndarray) -> None:
+    options = {"predictions": films[:4], "references": films[4:], "size": 16}
+    first = frd.compute(**options)
+    assert first["frd"] == frd.compute(**options)["frd"]
+    assert len(sys.modules["radiomics.featureextractor"].FILMS) == 8
+    assert first["n_features"] + len([text for text in first["warnings"] if "left out" in text]) == 3

@@ -78,6 +78,7 @@ def test_each_loads_under_its_own_name_and_is_described(name: str, loaded: dict[
     module = loaded[name]
     assert module.name == name
     assert isinstance(module, evaluate.Metric)
+    assert all(option in module.inputs_description for option in ("num_workers", "batch_size", "dtype", "confidence_"))
     for text in (module.description, module.citation, module.inputs_description, module.compute.__doc__):
         assert len(text) > 40
     card = (ROOT / "metrics" / name / "README.md").read_text()
@@ -390,7 +391,11 @@ def test_prdc_per_sample(loaded: dict[str, Any], sets: Any) -> None:
     assert np.mean(result["prdc_precise"]) == result["precision"]
     assert np.mean(result["prdc_inside_real"]) / 5 == pytest.approx(result["density"])
     assert np.mean(result["prdc_covered"]) == result["coverage"]
-    assert len(result["prdc_realism"]) == 50
+    assert len(result["prdc_realism"]) == len(result["prdc_rarity"]) == 50
+    outside = [rarity is None for rarity in result["prdc_rarity"]]
+    assert outside == [not precise for precise in result["prdc_precise"]]
+    assert any(outside)
+    assert min(rarity for rarity in result["prdc_rarity"] if rarity is not None) > 0
 
 
 def test_combine_shares_rows_and_says_what_it_did_not_use(sets: Any) -> None:

@@ -41,7 +41,23 @@ def test_sentences(report: str, expected: list[str]) -> None:
 
 
 def test_the_example_in_the_docstring() -> None:
-    assert doctest.testmod(sentences) == (0, 1)
+    assert doctest.testmod(sentences) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("Right pleural effusion.", "No right pleural effusion."),
+        ("AP film", "No AP film"),
+        ("There are opacities. There is an old fracture.", "There are no opacities. There is no old fracture."),
+        ("No evidence of edema. Lungs are without masses.", "Edema. Lungs are masses."),
+        ("The heart is not enlarged. The lungs were clear.", "The heart is enlarged. The lungs were not clear."),
+        ("Nodule, notable.", "No nodule, notable."),
+        ("", "No "),
+    ],
+)
+def test_negated_prompts(report: str, expected: str) -> None:
+    assert sentences.negated(report) == expected
 
 
 class Words:
@@ -85,6 +101,19 @@ def test_one_wrong_sentence_shows() -> None:
     # The same sentence by sentence, as one would do it by hand.
     one = metric.compute(predictions=films[[2, 2]], references=["A a.", "D d."], encoder=encoder, per_sample=True)
     assert one["alignment_per_sample"] == pytest.approx(each[2])
+
+
+def test_rivals_may_be_the_negated_prompts() -> None:
+    films = np.array([[[9, 0, 0, 0]] * 4, [[0, 9, 0, 0]] * 4, [[9, 0, 0, 9]] * 4], np.uint8)
+    reports, rivals = ["Abba aa", "No b", "d ad"], ["No abba aa", "B", "No d ad"]
+    metric = synthchex.load("alignment")
+    asked: dict[str, Any] = {"predictions": films, "references": reports, "encoder": Words()}
+    groups = {"one": np.array([False, True, False])} | {"two": np.array([True, True, False])}
+    found = metric.compute(**asked, rivals="negated", groups=groups)
+    assert found == metric.compute(**asked, rivals=rivals, groups=groups)
+    assert found["alignment_win_rate"] == 0.5  # "no" has none of the letters: three ties
+    with pytest.raises(ValueError, match="or 'negated' beside prompts that are texts, got 'opposite'; pass texts"):
+        metric.compute(**asked, rivals="opposite")
 
 
 def test_truncation_is_counted_by_label_and_sentence() -> None:

@@ -19,7 +19,8 @@ Args:
     predictions: images: folder, paths, PIL images, uint8 array, Dataset, or their embeddings, float (N, D).
     references: prompts, list of str, one per image in the same order; or their embeddings, float (N, D).
     encoder: name, Hub id, folder or object that turns images and texts into vectors of one space.
-    rivals: prompts that each image should not match, for example the negated ones: list of str or embeddings.
+    rivals: prompts that each image should not match, one per prompt: list of str or embeddings; or "negated" for the
+        opposites that `synthchex.measure.sentences.negated` makes of the prompts.
     real_images, real_prompts: real pairs, for the ceiling; embeddings are accepted too.
     per_sample: also return `alignment_per_sample`, the cosine of each image.
     per_sentence: also score each sentence of a report against its image: `alignment_sentence_mean`, the mean over
@@ -91,6 +92,8 @@ class Alignment(impl.Measure):
     ) -> dict[str, typing.Any]:
         """Embed rivals, real pairs and sentences with the same encoder."""
         own = dict(options.own)
+        if isinstance(own["rivals"], str):
+            own["rivals"] = _negated(own["rivals"], real)
         for name in ("rivals", "real_prompts"):
             if own[name] is not None:
                 own[name] = encoding.texts([given.sort_texts(own[name], name)], name)
@@ -136,6 +139,14 @@ class Alignment(impl.Measure):
                 own[name] = own[name].take(mask) if own[name] else own[name]
             results |= impl.Measure.label_scores(self, fake, real, {label: (mask, mask)}, impl.replaced(options, own))
         return results
+
+
+def _negated(asked: str, prompts: sides.Side) -> list[str]:
+    if asked != "negated" or prompts.texts is None:
+        raise ValueError(
+            f"rivals: expected a list of prompts, or 'negated' beside prompts that are texts, got {asked!r}; pass texts"
+        )
+    return [sentences.negated(text) for text in prompts.texts]
 
 
 def _sentences(encoding: sides.Encoding, prompts: sides.Side) -> sentences.Sentences:

@@ -8,7 +8,6 @@ import numpy as np
 import synthchex.maths.frechet as frechet
 import synthchex.maths.infinity as infinity
 import synthchex.maths.intervals as intervals
-import synthchex.maths.moments as moments
 import synthchex.measure as impl
 import synthchex.measure.sides as sides
 
@@ -26,15 +25,19 @@ Args:
         synthetic images at the same count `n_floor`.
     confidence_level: also return the ends of a jackknife interval, for example 0.95.
     groups: labels of both sides, for the same numbers per label.
-    patients: (ids of predictions or None, ids of references or None), left out together in the interval.
-    seed: of the random parts (prefixes, halves, jackknife groups).
+    patients: (ids of predictions or None, ids of references or None): rows of a patient stay together in intervals,
+        halves and the parts of the extrapolation.
+    seed: of whatever is random: parts of the extrapolation, halves, jackknife groups.
 Returns:
     `fid` and what was asked for, n_predictions, n_references, encoder, warnings; `labels` when groups are given.
+    Intervals are `fid_low`, `fid_high`, `fid_standard_error`, and the same of `fid_infinity`.
 """
 CITATION = """@inproceedings{heusel2017gans,
   title={GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium},
   author={Heusel, Martin and Ramsauer, Hubert and Unterthiner, Thomas and Nessler, Bernhard and Hochreiter, Sepp},
   booktitle={Advances in Neural Information Processing Systems}, year={2017}}"""
+
+Ids = tuple[typing.Any, typing.Any]  # patients of the predictions and of the references, or None
 
 
 class FID(impl.Measure):
@@ -47,17 +50,20 @@ class FID(impl.Measure):
 
     def score(self, fake: sides.Side, real: sides.Side, options: impl.Options) -> dict[str, typing.Any]:
         """Fréchet distance and what was asked for beside it."""
+        asked = [key for key in ("infinity", "floor", "confidence_level") if {**options.own, **vars(options)}.get(key)]
+        _refuse(asked if fake.moments else [key for key in asked if key != "infinity" and real.moments])
         left: typing.Any = real.moments or real.features
         right: typing.Any = fake.moments or fake.features
         result: dict[str, typing.Any] = {"fid": frechet.frechet_distance(left, right), "warnings": _doubts(fake, real)}
-        asked = [key for key in ("infinity", "floor", "confidence_level") if {**options.own, **vars(options)}.get(key)]
-        _refuse(asked if fake.moments else [key for key in asked if key != "infinity" and real.moments])
+        if not asked:
+            return result
+        ids = impl.check_patients(options.patients, len(right), None if real.moments else len(left)) or (None, None)
         if options.own["infinity"]:
-            _extrapolate(result, left, right, options)
+            _extrapolate(result, left, right, options, ids)
         if options.own["floor"]:
-            result |= _floor(left, right, options.seed)
+            result |= _floor(left, right, options.seed, ids[1])
         if options.confidence_level:
-            result |= _interval(result["fid"], fake, real, options)
+            result |= _interval(result["fid"], left, right, options, ids)
         return result
 
 
@@ -85,30 +91,31 @@ def _refuse(asked: list[str]) -> None:
 
 
 def _extrapolate(
-    result: dict[str, typing.Any], real: np.ndarray | moments.Moments, fake: np.ndarray, options: impl.Options
+    result: dict[str, typing.Any], real: typing.Any, fake: np.ndarray, options: impl.Options, ids: Ids
 ) -> None:
-    given: dict[str, typing.Any] = {"seed": options.seed}
-    if not isinstance(real, moments.Moments):
-        fake_ids, real_ids = impl.patients_of(options, len(fake), len(real))
-        given |= {"real_clusters": real_ids, "fake_clusters": fake_ids}
+    given: dict[str, typing.Any] = {"seed": options.seed, "fake_clusters": ids[0], "real_clusters": ids[1]}
     try:
-        found = infinity.fid_infinity(real, fake, **given)
-        result["fid_infinity"] = found.value
+        value = infinity.fid_infinity(real, fake, **given).value
+        result["fid_infinity"] = value
         if options.confidence_level:
-            given |= {"value": found.value, "confidence": float(options.confidence_level)}
-            result |= impl.with_interval("fid_infinity", infinity.infinity_interval(real, fake, **given))
+            confidence = float(options.confidence_level)
+            found = infinity.infinity_interval(real, fake, value=value, confidence=confidence, **given)
+            result |= impl.with_interval("fid_infinity", found)
     except ValueError as error:  # too few rows: a label may be small while the whole is not
         result.setdefault("fid_infinity", None)
         result["warnings"].append(f"fid_infinity: {error}")
 
 
-def _floor(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, typing.Any]:
-    random = np.random.default_rng(seed)
-    order, count = random.permutation(len(real)), min(len(real) // 2, len(fake))
-    first, second = real[order[:count]], real[order[count : 2 * count]]
-    matched = fake[random.permutation(len(fake))[:count]]
+def _floor(real: np.ndarray, fake: np.ndarray, seed: int, ids: typing.Any) -> dict[str, typing.Any]:
+    order = infinity.random_order(len(real), ids, seed)
+    half = len(real) // 2
+    if ids is not None:  # no patient in both halves
+        half = int(np.argmax(np.asarray(ids)[order] == ids[order[half]]))
+    count = min(half, len(real) - half, len(fake))
     if count < 2:
         return {"fid_floor": None, "fid_matched": None, "n_floor": count}
+    first, second = real[order[:count]], real[order[half : half + count]]
+    matched = fake[np.random.default_rng(seed).permutation(len(fake))[:count]]
     return {
         "fid_floor": frechet.frechet_distance(first, second),
         "fid_matched": frechet.frechet_distance(first, matched),
@@ -116,15 +123,14 @@ def _floor(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, typing.An
     }
 
 
-def _interval(value: float, fake: sides.Side, real: sides.Side, options: impl.Options) -> dict[str, float]:
-    fake_ids, real_ids = impl.patients_of(options, len(fake), len(real))
+def _interval(value: float, real: np.ndarray, fake: np.ndarray, options: impl.Options, ids: Ids) -> dict[str, float]:
     found = intervals.of_frechet(
-        real.features,
-        fake.features,
+        real,
+        fake,
         value=value,
         confidence=float(options.confidence_level or 0),
         seed=options.seed,
-        real_clusters=real_ids,
-        fake_clusters=fake_ids,
+        real_clusters=ids[1],
+        fake_clusters=ids[0],
     )
     return impl.with_interval("fid", found)

@@ -3,6 +3,8 @@
 import types
 import typing
 
+import numpy as np
+
 import synthchex.maths.intervals as intervals
 import synthchex.maths.neighbors as neighbors
 import synthchex.measure as impl
@@ -19,7 +21,7 @@ Args:
     encoder: name, Hub id, folder or object that turns images into features.
     nearest_k: which neighbour sets the radius of a ball, 5 by default; both sides need more rows than that.
     per_sample: also return `prdc_precise`, `prdc_inside_real`, `prdc_covered`, `prdc_reached`,
-        `prdc_realism` and, None outside every real ball, `prdc_rarity`, as lists.
+        `prdc_realism`, and `prdc_rarity` (None outside every real ball), as lists.
     confidence_level: also return the ends of intervals, with the balls held fixed, for example 0.95.
     groups: labels of both sides, for the same numbers per label (balls are drawn among the images of the label).
     patients: (ids of predictions or None, ids of references or None), the independent units of the intervals.
@@ -71,19 +73,22 @@ def _doubts(found: neighbors.Overlap, predictions: int, references: int) -> list
 
 
 def _per_sample(found: neighbors.Overlap, real: sides.Side, fake: sides.Side) -> dict[str, list[typing.Any]]:
-    realism = neighbors.realism(
-        real.features, fake.features, nearest_k=found.nearest_k, real_radii=found.real_radii
-    )
+    realism = neighbors.realism(real.features, fake.features, nearest_k=found.nearest_k, real_radii=found.real_radii)
     facts = {
         "precise": found.precise,
         "inside_real": found.inside_real,
         "covered": found.covered,
         "reached": found.reached,
-        "realism": realism,
-        "rarity": found.rarity,
+        "realism": _without_nan(realism),
+        "rarity": _without_nan(found.rarity),
     }
-    lists = {f"prdc_{name}": values.tolist() for name, values in facts.items()}
-    return {name: [None if value != value else value for value in values] for name, values in lists.items()}
+    return {f"prdc_{name}": values.tolist() for name, values in facts.items()}
+
+
+def _without_nan(values: np.ndarray) -> np.ndarray:
+    defined = values.astype(object)
+    defined[np.isnan(values)] = None
+    return defined
 
 
 def _intervals(found: neighbors.Overlap, fake: sides.Side, real: sides.Side, options: impl.Options) -> dict[str, float]:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from synthchex import processes
 from synthchex.commands import push_results
 from synthchex.data import shards, sources
+from synthchex.data.importers import policies
 from synthchex.models import classifiers, encoders, store
 from synthchex.options import Parser, run
 from synthchex.scores import Networks, Request, Scored, chexgenbench, load_networks, samples, score
-from synthchex.scores.request import METRICS, POLICIES, PROTOCOLS
+from synthchex.scores.request import METRICS, PROTOCOLS
 
 PUBLISHED_NETWORKS = {"encoders": ["inception", "rad-dino"], "image_text": "biovil-t"}
 ROLES = ("image", "prompt", "labels", "patient", "id")
@@ -61,9 +62,8 @@ def _add_sets(options: Parser) -> None:
     sets.add_argument("--split", default="train", help="split of a saved or Hub dataset (default train)")
     sets.add_argument(
         "--source-policy",
-        choices=POLICIES,
-        default=Request.source_policy,
-        help="where the real films come from; only those of an open source are shown in the report",
+        choices=policies.POLICIES,
+        help="where the real films come from; only open ones are shown in the report (default: what the set says)",
     )
     sets.add_argument("--drop-repeated-prompts", action="store_true", help="keep one real film per prompt")
 
@@ -158,6 +158,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def requested(options: Any) -> Request:
     """The request that the options make; a protocol brings its own networks where none are named."""
     given = {field.name: getattr(options, field.name) for field in fields(Request) if hasattr(options, field.name)}
+    own = policies.source_policy(options.real) if policies.has_rows(Path(options.real)) else None
+    if own == "credentialed" and options.source_policy == "open":
+        raise ValueError(f"{options.real} says that its films are credentialed, got --source-policy open; leave it out")
+    given["source_policy"] = options.source_policy or own
     if given["protocol"] == "chexgenbench":
         given |= {key: value for key, value in PUBLISHED_NETWORKS.items() if given[key] is None}
         if "rad-dino" not in [name.partition(":")[0] for name in given["encoders"]]:

@@ -59,8 +59,8 @@ def read(source: Any) -> Film:
         return from_array(source)
     if isinstance(source, Image.Image):
         return _from_pil(source, "image in memory")
-    name = str(source) if isinstance(source, (str, Path)) else f"{len(source)} bytes"
     encoded = read_bytes(source)
+    name = str(source) if isinstance(source, (str, Path)) else f"{len(source)} bytes"
     if encoded[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom")):
         return _from_dicom(encoded, name)
     try:
@@ -73,7 +73,9 @@ def read(source: Any) -> Film:
 
 
 def read_bytes(source: Any) -> bytes:
-    """Encoded bytes of a path or bytes-like source, refused when missing or empty."""
+    """Encoded bytes of a path or bytes-like source, refused when missing (also None, an empty cell) or empty."""
+    if source is None:
+        raise UnreadableImage("missing", "expected an image, got an empty cell; leave the row out")
     if isinstance(source, (bytes, bytearray, memoryview)):
         encoded = bytes(source)
     else:

@@ -319,6 +319,8 @@ def _texts(table: Table, column: str | None, notes: dict[str, int], note: str) -
         return None
     texts = [_text(value) for value in table.column(column)]
     empty = sum(not text.strip() for text in texts)
+    if empty == len(texts):
+        return None
     notes |= {note: empty} if empty else {}
     return texts
 

@@ -65,7 +65,7 @@ def thumbnails(rows: np.ndarray) -> np.ndarray:
 def windows(rows: np.ndarray) -> np.ndarray:
     """Windows of real films that copies may show, float64 (N, V, 4): left, top, right, bottom in shares of the film.
 
-    The whole film, its centre square, and crops of `SCALES` at nine places each.
+    What is inside flat borders, the centre square, the whole film, and crops of `SCALES` at nine places each.
     """
     places = [(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0)]
     crops = [(x * (1 - s), y * (1 - s), x * (1 - s) + s, y * (1 - s) + s) for s in SCALES for x, y in places]
@@ -73,7 +73,7 @@ def windows(rows: np.ndarray) -> np.ndarray:
     tall = proportions(rows)
     across, down = np.minimum(1.0, tall), np.minimum(1.0, 1 / tall)
     square = np.stack([0.5 - across / 2, 0.5 - down / 2, 0.5 + across / 2, 0.5 + down / 2], axis=1)
-    return np.concatenate([square[:, None], fixed], axis=1)
+    return np.concatenate([content(thumbnails(rows))[:, None], square[:, None], fixed], axis=1)
 
 
 def content(thumbs: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ deviations, retrieval of the right prompt among all others, the win rate over ne
 The shuffled null needs no shuffling: over all N! pairings the mean and variance of the mean cosine have closed forms
 (Hoeffding 1951), so z has no random part. `shuffled_p` draws pairings for those who want a p-value without normality.
 
-Not known here: images, texts, encoders. Cost: O(N D^2) for the null, N U D for retrieval (U distinct prompts).
+Not known here: images, texts, encoders. Cost: O(N D min(N, D)) for the null, N U D for retrieval (U distinct prompts).
 Ten million pairs: cosines, win rate and the sums behind the null add up over blocks and processes, in one pass and
 O(D^2) memory. Retrieval is N U D: at ten million distinct prompts rank against a random ten thousand of them, within
 which R@k has a standard error below 0.005, and say so: it is easier than among all.
@@ -52,7 +52,7 @@ def unit(embeddings: Features, name: str) -> np.ndarray:
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     if not lengths.all():
         raise ValueError(f"{name}: expected non-zero embeddings, got zeros in row {int(np.argmin(lengths))}")
-    return (rows / lengths[:, None]).astype(rows.dtype)
+    return rows / lengths[:, None].astype(rows.dtype)
 
 
 def cosines(images: Features, texts: Features) -> np.ndarray:
@@ -130,8 +130,9 @@ def shuffled_null(images: Features, texts: Features) -> Null:
     observed = float(np.einsum("ij,ij->", pictures, prompts)) / count
     expected = float(pictures.mean(axis=0) @ prompts.mean(axis=0))
     left, right = pictures - pictures.mean(axis=0), prompts - prompts.mean(axis=0)
-    # Sum of squares of the doubly centred N x N cosines, without forming them.
-    squares = float(np.einsum("ij,ij->", left.T @ left, right.T @ right))
+    # Sum of squares of the doubly centred N x N cosines, which are formed only where they are the smaller matrix.
+    few = count < pictures.shape[1]
+    squares = np.square(left @ right.T).sum() if few else np.einsum("ij,ij->", left.T @ left, right.T @ right)
     deviation = float(np.sqrt(squares / (count - 1))) / count
     z = (observed - expected) / deviation if deviation > 1e-12 else 0.0
     return Null(expected, deviation, z)
@@ -186,20 +187,15 @@ def retrieval_ranks(
     pictures, embedded = _paired(images, texts)
     first, which = _distinct(embedded, prompts)
     candidates = embedded[first]
-    count = len(pictures)
-    to_text = np.empty(count, int)
-    own = np.empty(count)
-    best_own = np.full(len(first), -np.inf)
-    for start in range(0, count, block):
-        scores = pictures[start : start + block] @ candidates.T
-        right = which[start : start + block]
-        own[start : start + block] = scores[np.arange(len(scores)), right]
-        to_text[start : start + block] = (scores >= own[start : start + block, None]).sum(axis=1)
+    # Cosines that differ by rounding are ties: the right ones are needed before the products that the rest come from.
+    own = np.einsum("ij,ij->i", pictures, candidates[which]) - 16 * np.finfo(pictures.dtype).eps
+    best_own = np.full(len(first), -np.inf, own.dtype)
     np.maximum.at(best_own, which, own)
-    to_image = np.ones(len(first), int)
-    for start in range(0, count, block):
+    to_text, to_image = np.ones(len(pictures), int), np.ones(len(first), int)
+    for start in range(0, len(pictures), block):
         scores = pictures[start : start + block] @ candidates.T
-        scores[np.arange(len(scores)), which[start : start + block]] = -np.inf  # right images never compete
+        scores[np.arange(len(scores)), which[start : start + block]] = -np.inf  # the right ones never compete
+        to_text[start : start + block] += (scores >= own[start : start + block, None]).sum(axis=1)
         to_image += (scores >= best_own).sum(axis=0)
     return to_text, to_image
 

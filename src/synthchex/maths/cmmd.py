@@ -12,7 +12,8 @@ makes `cmmd_series` possible: K = w(x) w(y) exp(x.y / sigma^2) with w(x) = exp(-
 exponential series needs only moments: three orders are exact in O(N D^2), and the rest is bounded.
 
 Not known here: images, encoders, files.
-Cost: exact 4 N^2 D flops and O(block^2) memory; series O(N D^2), which is the plan for ten million rows.
+Cost: exact 4 N^2 D flops, a centred copy of the features and O(block^2) memory; measured, time grows as N^2.
+Series O(N D^2) and O(D^2) memory, one pass: ten million rows are its moments, with the error bound that it returns.
 Source: Jayasumana et al. 2024 (arXiv:2401.09603); Gretton et al. 2012 (JMLR 13).
 """
 

@@ -206,7 +206,7 @@ def _squares(left: Centred, i: np.ndarray, right: Centred, j: np.ndarray, kind: 
     )
     found = torch.empty(len(one), dtype=kind, device=device)
     if on_cpu(left.features):  # NumPy's calls cost less, and there are many
-        _fill_squares(*(part.numpy() for part in (left.features, one, right.features, two, found)), chunk)
+        _fill_squares(left.features.numpy(), one.numpy(), right.features.numpy(), two.numpy(), found.numpy(), chunk)
         return found.numpy()[:count]
     for start in range(0, count, chunk):
         some = slice(start, start + chunk)

@@ -74,12 +74,12 @@ def fid_infinity(
     sizes, found = [], []
     for backwards in (False, True):
         shares = grid[:-1] if backwards else grid
-        fakes = _growing(fake, _order(len(fake), fake_clusters, seed), shares, backwards)
+        fakes = _growing(fake, random_order(len(fake), fake_clusters, seed), shares, backwards)
         reals: Iterable[Moments]
         if isinstance(real, Moments):
             reals = repeat(real)
         else:
-            reals = _growing(real, _order(len(real), real_clusters, seed + 1), shares, backwards)
+            reals = _growing(real, random_order(len(real), real_clusters, seed + 1), shares, backwards)
         for left, right in zip(reals, fakes, strict=False):
             sizes.append(right.count)
             found.append(frechet_distance(left, right))
@@ -134,6 +134,18 @@ def infinity_interval(
     return intervals.jackknife(value, np.array(left_out), confidence=confidence)
 
 
+def random_order(rows: int, clusters: Clusters, seed: int) -> np.ndarray:
+    """Random order of row numbers, whole clusters one after the other.
+
+    Raises:
+        ValueError: another number of ids than rows.
+    """
+    random, ids = np.random.default_rng(seed), selections.clusters(clusters, rows, "clusters")
+    if ids is None:
+        return random.permutation(rows)
+    return np.argsort(random.permutation(int(ids.max()) + 1)[ids], kind="stable")
+
+
 def _checked(real: Features | Moments, fake: Features) -> tuple[Features | Moments, Features]:
     if isinstance(real, Moments):
         fake, count = arrays.check(fake, "fake", rows=2), real.count
@@ -149,14 +161,6 @@ def _checked(real: Features | Moments, fake: Features) -> tuple[Features | Momen
                 f"extrapolate, got {rows}; pass more images, or compare at equal counts"
             )
     return real, fake
-
-
-def _order(rows: int, clusters: Clusters, seed: int) -> np.ndarray:
-    """Random order of the rows, whole clusters one after the other."""
-    random, ids = np.random.default_rng(seed), selections.clusters(clusters, rows, "clusters")
-    if ids is None:
-        return random.permutation(rows)
-    return np.argsort(random.permutation(int(ids.max()) + 1)[ids], kind="stable")
 
 
 def _growing(rows: Features, order: np.ndarray, shares: np.ndarray, backwards: bool) -> Iterator[Moments]:
@@ -175,7 +179,7 @@ def _add(stream: MomentStream, rows: Features, places: np.ndarray) -> None:
 
 def _left_out(rows: Features, clusters: Clusters, blocks: int, seed: int, name: str) -> Iterator[list[Moments]]:
     """Moments of the two halves of the order without each block in turn."""
-    order = _order(len(rows), clusters, seed)
+    order = random_order(len(rows), clusters, seed)
     dealt = intervals.assign_blocks(len(rows), clusters, blocks=blocks, seed=seed + 2, name=name)
     halves, wholes = np.array_split(order, 2), []
     for half in halves:

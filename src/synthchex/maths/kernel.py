@@ -108,8 +108,9 @@ def kernel_distance(
         fake_clusters: the same for the synthetic rows, for example the prompt.
 
     Returns:
-        Squared MMD and its standard error: no unit, lower is better, unbiased, so slightly negative values are right
-        when the sets are alike. The jackknife error is conservative (up to 1.4 times too wide) there.
+        Squared MMD and its standard error: no unit, lower is better, unbiased for independent rows, so slightly
+        negative values are right when the sets are alike. The jackknife error is conservative (up to 1.4 times too
+        wide) there. Pairs of rows of one cluster count like others; `resampling` has a distance without them.
 
     Raises:
         ValueError: fewer than 2 rows on a side, widths differ, not finite floats, wrong number of cluster ids.

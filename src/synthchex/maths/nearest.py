@@ -8,6 +8,7 @@ products. Knows one set and its distances (`distances`); `neighbors` knows what 
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,7 +121,7 @@ class _Pool:
         order = np.argsort(parts[0], kind="stable")
         row, column, low, high = (part[order] for part in parts)
         edges = np.searchsorted(row, np.arange(0, len(places) + CHUNK, CHUNK))
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in itertools.pairwise(edges):
             some = slice(start, stop)
             _settle(self._rows, row[some], column[some], low[some], high[some], self._k, places)
 

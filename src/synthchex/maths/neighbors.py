@@ -29,7 +29,7 @@ from synthchex.maths import arrays, distances, nearest
 from synthchex.maths.arrays import Features
 from synthchex.maths.distances import Centred, Filter, Tile
 
-BLOCK = 768
+BLOCK, BLOCK_DEVICE = 768, 4096  # rows of a tile: a core's cache, an accelerator
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Overlap:
         return float(self.covered.mean())
 
 
-def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter = "auto", block: int = BLOCK) -> Overlap:
+def overlap(
+    real: Features, fake: Features, *, nearest_k: int = 5, low: Filter = "auto", block: int | None = None
+) -> Overlap:
     """Precision, recall, density and coverage of a synthetic set, with the per-sample facts.
 
     Args:
@@ -85,7 +87,7 @@ def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter =
         nearest_k: which neighbour sets the radius of a ball.
         low: format of the filter; changes the time, not the result. `auto` is int8 where the processor multiplies it in
             hardware and a sample shows that it decides most pairs, else float32.
-        block: rows of a tile.
+        block: rows of a tile; None for what suits the device.
 
     Returns:
         The four numbers and what they are means of. They depend on N, M and k: compare at equal counts.
@@ -104,6 +106,7 @@ def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter =
     real, fake = arrays.check_pair(real, fake)
     _check_counts(nearest_k, real=len(real), fake=len(fake))
     left, right = _ready(real, fake, nearest_k, low)
+    block = block or _block(left)
     real_squares = nearest.kth_nearest(left, nearest_k, block)
     fake_squares = nearest.kth_nearest(right, nearest_k, block)
     balls = _Balls(left, right, real_squares, fake_squares)
@@ -119,14 +122,14 @@ def overlap(real: Features, fake: Features, *, nearest_k: int = 5, low: Filter =
     )
 
 
-def radii(features: Features, *, nearest_k: int = 5, low: Filter = "auto", block: int = BLOCK) -> np.ndarray:
+def radii(features: Features, *, nearest_k: int = 5, low: Filter = "auto", block: int | None = None) -> np.ndarray:
     """Distance of each row to its k-th nearest neighbour in the same set, itself left out.
 
     Args:
         features: float, (N, D), N above nearest_k.
         nearest_k: which neighbour.
         low: as in `overlap`.
-        block: rows of a tile.
+        block: rows of a tile; None for what suits the device.
 
     Returns:
         (N,) float64, in units of the features.
@@ -137,7 +140,7 @@ def radii(features: Features, *, nearest_k: int = 5, low: Filter = "auto", block
     features = arrays.check(features, "features")
     _check_counts(nearest_k, features=len(features))
     centred, _ = _ready(features, features, nearest_k, low)
-    return np.sqrt(nearest.kth_nearest(centred, nearest_k, block))
+    return np.sqrt(nearest.kth_nearest(centred, nearest_k, block or _block(centred)))
 
 
 def realism(
@@ -146,18 +149,18 @@ def realism(
     *,
     nearest_k: int = 5,
     real_radii: np.ndarray | None = None,
-    block: int = 2 * BLOCK,
+    block: int | None = None,
 ) -> np.ndarray:
     """How typical of the real set each synthetic row is: the largest radius-to-distance ratio over trusted real balls.
 
-    Only balls with a radius below the median are trusted, as in the paper, so that an outlier does not vouch for anything.
+    Only balls with a radius below the median are trusted, as in the paper: an outlier vouches for nothing.
 
     Args:
         real: features of real images, float, (N, D), N above nearest_k.
         fake: features of synthetic images, float, (M, D).
         nearest_k: which neighbour sets the radius.
         real_radii: (N,) radii of the real rows where they are known.
-        block: rows of a tile.
+        block: rows of a tile; None for what suits the device.
 
     Returns:
         (M,) float64, 0 or more, higher is more typical; above 1 inside a trusted ball; NaN where no ball is trusted
@@ -173,8 +176,9 @@ def realism(
     real, fake = arrays.check_pair(real, fake)
     _check_counts(nearest_k, real=len(real))
     left, right = distances.centre_pair(real, fake, "float32")
+    block = block or _block(left)
     if real_radii is None:
-        real_radii = np.sqrt(nearest.kth_nearest(left, nearest_k, BLOCK))
+        real_radii = np.sqrt(nearest.kth_nearest(left, nearest_k, block))
     # A ball of radius zero vouches for nothing.
     trusted = (real_radii < np.median(real_radii)) & (real_radii > 0)
     if not trusted.any():
@@ -198,6 +202,10 @@ def _ready(real: Features, fake: Features, k: int, low: Filter) -> tuple[Centred
     if low == "auto" and kind == "int8" and any(nearest.crowded(side, k) for side in (left, right)):
         return distances.centre_pair(real, fake, "float32")
     return left, right
+
+
+def _block(rows: Centred) -> int:
+    return BLOCK if distances.on_cpu(rows.low) else BLOCK_DEVICE
 
 
 def _in_order(values: np.ndarray, rows: Centred) -> np.ndarray:

@@ -50,6 +50,17 @@ __all__ = [
     "with_interval",
 ]
 ENCODING = ("encoder", "batch_size", "device", "dtype", "aspect", "protocol", "num_workers")
+USAGE = """
+Options of every module that is given films:
+    batch_size: films of a forward pass, 32 by default.
+    num_workers: threads that decode and prepare films while the encoder works; by default the CPUs, at most 4. The
+        result does not depend on it.
+    device, dtype: where the encoder runs ("cuda:1"), the first GPU by default, and in what type ("bfloat16").
+    aspect, protocol: what happens to films that are not square, see `synthchex.models.views`.
+Films that another living metric has encoded by the same encoder are not encoded again; `synthchex.measure.forget` frees
+what is remembered. Films that are added wait as pixels for `compute`: of many, add paths or features. With
+`num_process` above 1 each process gives its own part of everything that has rows.
+"""
 SHARED = ("seed", "confidence_level", "n_resamples", "groups", "patients")
 
 
@@ -257,7 +268,7 @@ def info(description: str, usage: str, citation: str, urls: Sequence[str] = ()) 
 
     return evaluate.MetricInfo(
         description=description,
-        inputs_description=usage,
+        inputs_description=usage + USAGE,
         citation=citation,
         features=Features({"predictions": Value("string"), "references": Value("string")}),
         reference_urls=list(urls),

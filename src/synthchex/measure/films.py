@@ -178,7 +178,7 @@ def _looker(parts: Sequence[Given], name: str, model: Any, memo: Memo) -> Callab
             item, film = fetch(place), None
             if key is None:
                 digest = str(place)
-            elif isinstance(item, str | os.PathLike | bytes | bytearray | memoryview | Mapping):
+            elif isinstance(item, str | os.PathLike | bytes | bytearray | memoryview | dict):
                 digest = images.content_hash(item)
             else:  # of an image in memory only what is read of it tells it apart: a palette is not in its pixels
                 film = reading(item)

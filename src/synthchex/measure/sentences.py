@@ -27,6 +27,9 @@ BEGINNINGS = frozenset(
         "a", "an", "the", "this", "these", "there", "it", "in", "no", "is", "are", "both", "right", "left"
     ]
 )  # fmt: skip
+_CUE = re.compile(r"\b(?:no evidence of|absence of|negative for|without|not|no)\s+", re.IGNORECASE)
+_EXISTS = re.compile(r"^(there (?:is|are|was|were) )(?:an? )?", re.IGNORECASE)
+_COPULA = re.compile(r"\b(is|are|was|were) ", re.IGNORECASE)
 _HEADER = re.compile(r"^[A-Z][A-Z /&()]{2,40}:\s*")
 _BULLET = re.compile(r"^\s*[-*\u2022\u2013]\s+", re.MULTILINE)
 _MARKER = re.compile(r"(?:(?<=\s)|^)\(?(\d{1,2})[.)](?=\s+\S)", re.MULTILINE)
@@ -58,6 +61,30 @@ def split(report: str) -> list[str]:
             if any(letter.isalnum() for letter in sentence):
                 found.append(sentence)
     return found
+
+
+def negated(report: str) -> str:
+    """The report with every sentence turned into its opposite, by the plainest rules of English.
+
+    A negation is taken out where there is one, else "no" or "not" is put in. The result need not be good prose: it is
+    what an encoder should tell from the original.
+
+    >>> negated("There is a nodule. No effusion. The heart is large. Cardiomegaly.")
+    'There is no nodule. Effusion. The heart is not large. No cardiomegaly.'
+    """
+    return " ".join(_opposite(sentence) for sentence in split(report) or [report])
+
+
+def _opposite(sentence: str) -> str:
+    if _CUE.search(sentence):
+        rest = _CUE.sub("", sentence, count=1)
+        return rest[:1].upper() + rest[1:]
+    if _EXISTS.match(sentence):
+        return _EXISTS.sub(r"\1no ", sentence, count=1)
+    if _COPULA.search(sentence):
+        return _COPULA.sub(r"\1 not ", sentence, count=1)
+    acronym = sentence[:2].isupper()
+    return f"No {sentence if acronym else sentence[:1].lower() + sentence[1:]}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from synthchex.data.importers.policies import POLICIES
 from synthchex.maths.resampling import Adjustment
 from synthchex.models import encoders
 from synthchex.scores.groups import Uncertain
@@ -12,7 +13,6 @@ from synthchex.scores.groups import Uncertain
 METRICS = ("fid", "kid", "prdc", "cmmd", "vendi", "alignment", "inception_score", "ms_ssim", "frd")
 USUAL = METRICS[:-1]  # frd takes seconds of a core per film, so it is measured on request
 PROTOCOLS = ("default", "chexgenbench")
-POLICIES = ("open", "credentialed", "unknown")
 
 
 @dataclass(frozen=True)

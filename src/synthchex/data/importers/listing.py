@@ -7,6 +7,7 @@ say is None.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,11 @@ def read(path: Path, *, needs: Sequence[str] = (), only: Sequence[str] | None = 
             "check that it is the published file"
         )
     return frame
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, in order; folders that are links are followed, as large sets are often linked."""
+    return sorted(Path(at) / name for at, _, names in os.walk(folder, followlinks=True) for name in names)
 
 
 def label_states(frame: pd.DataFrame, path: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthchex.data.importers import findings
-from synthchex.data.importers.listing import Given, Listing, listed
+from synthchex.data.importers.listing import Given, Listing, files_below, listed
 
 
 def openi(given: Given) -> Listing:
@@ -20,7 +20,7 @@ def openi(given: Given) -> Listing:
         ValueError: no report, or one that is no XML of this collection.
     """
     folder = given.tables or given.source
-    reports = sorted(folder.rglob("*.xml"))
+    reports = [path for path in files_below(folder) if path.suffix == ".xml"]
     if not reports:
         raise ValueError(
             f"{given.name} expects the XML reports of NLMCXR_reports.tgz below {folder}, found none; "

@@ -1,4 +1,4 @@
-"""What an imported set holds, counted from its shards, and what its source policy is."""
+"""What an imported set holds, counted from its shards, as numbers and as lines for people."""
 
 from __future__ import annotations
 
@@ -19,19 +19,6 @@ MARKS = ("___", "XXXX")
 COLUMNS = (
     "id", "patient", "study", "view", "split", "prompt", "content_hash", "preprocessing_id", "drop_reason",
 )  # fmt: skip
-
-
-def source_policy(folder: str | Path) -> str:
-    """Under which policy the films of a folder of shards stand: open, credentialed or unknown.
-
-    The policy that stands in the rows, so that it is found in shards without their manifest too; the strictest where
-    they differ, unknown where a folder says none.
-    """
-    found = set()
-    for path in shards.parquet_files(Path(folder)):
-        said = "source_policy" in pq.read_schema(path).names
-        found |= set(pq.read_table(path, columns=["source_policy"])[0].to_pylist()) if said else {"unknown"}
-    return next((policy for policy in ("credentialed", "unknown", "open") if policy in found), "unknown")
 
 
 def count(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from synthchex.data import images, records, shards, tables
 from synthchex.data.importers import labellers
-from synthchex.data.importers.listing import COLUMNS, Listing
+from synthchex.data.importers.listing import COLUMNS, Listing, files_below
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -149,7 +149,7 @@ def _stems(base: Path) -> dict[str, Path]:
     """Films below a folder by stem; a stem that stands twice is left out."""
     found: dict[str, Path] = {}
     twice: set[str] = set()
-    for path in sorted(base.rglob("*")):
+    for path in files_below(base):
         stem = tables.film_stem(path.name)
         if stem != path.name:
             twice |= {stem} & found.keys()
@@ -219,7 +219,7 @@ def _rows(
     rows = []
     for place, index in enumerate(span):
         cells = {name: chosen.columns[name][index] for name in ("id", "patient", "study", "view", "split")}
-        film = _film(chosen.fetch(index), str(cells["id"]).replace("/", "_"), how)
+        film = _film(chosen.fetch(index), tables.film_stem(str(cells["id"])).replace("/", "_"), how)
         cells["view"] = cells["view"] or film.pop("view", None)
         labels = said[place] if said is not None else _states(chosen.labels, index)
         rows.append({"prompt": texts[index], "labels_dict": labels, "source_policy": policy, **film, **cells})

@@ -1,0 +1,38 @@
+"""Where films may go: open, credentialed or unknown. Read from the rows, so that a set keeps its policy when it is
+copied, cut or renamed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synthchex.data import shards
+
+# The strictest first; what is unknown is treated as credentialed.
+POLICIES = ("credentialed", "unknown", "open")
+COLUMN = "source_policy"
+
+
+def source_policy(source: str | Path) -> str:
+    """Policy of a folder of shards or of one Parquet file: that of its rows, the strictest where they differ.
+
+    Returns:
+        "open", "credentialed", or "unknown", also where some rows do not say.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(source)
+    found: set[str] = set()
+    for file in [path] if path.is_file() else shards.parquet_files(path):
+        if COLUMN in pq.read_schema(file).names:
+            found |= {value or "unknown" for value in pq.read_table(file, columns=[COLUMN])[0].unique().to_pylist()}
+        else:
+            found.add("unknown")
+    return next((policy for policy in POLICIES if policy in found), "unknown")
+
+
+def has_rows(source: Path) -> bool:
+    """Whether `source_policy` can be asked of it."""
+    return source.suffix == ".parquet" or any(
+        True for pattern in ("data/*.parquet", "*.parquet") for _ in source.glob(pattern)
+    )

@@ -1,0 +1,152 @@
+"""Which films of a set are copies of real ones: by content, by pixels, by looks (`looks`), by an encoder's features.
+
+Distances mean something only beside those between films of different patients, see `calibration`. Real films are read
+in blocks and candidates a few at a time; what is held in memory is 0.3 kB per real film, the hashes of its windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from synthchex.data.sources import ImageSet
+from synthchex.gate import looks, signatures
+from synthchex.models import store
+
+FEATURED = 2  # real films nearest by features that are laid over a candidate too
+BLOCK = 2048  # real films that are compared at a time
+BATCH = 64  # candidates that are
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A set as the gate sees it: rows that can be read, and the content hash, signature and features of each."""
+
+    kept: np.ndarray
+    contents: Sequence[str]
+    signatures: np.ndarray
+    features: np.ndarray
+    skipped: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real films to look for, the patient number of each, (N,), and the hashes of their windows, uint64 (N, V)."""
+
+    films: Seen
+    owners: np.ndarray
+    hashes: np.ndarray
+
+
+class Nearness(NamedTuple):
+    """How near the nearest real film is to each candidate, and which it is, by row of the reference; -1 for none.
+
+    `correlation`, -1 to 1, higher is nearer, of film `laid`; `distance`, in units of the features, lower is nearer, to
+    film `near`; `bits`, 0 to 64, lower is nearer, of perceptual hashes.
+    """
+
+    exact: np.ndarray
+    pixels: np.ndarray
+    bits: np.ndarray
+    correlation: np.ndarray
+    laid: np.ndarray
+    distance: np.ndarray
+    near: np.ndarray
+
+
+def see(
+    films: ImageSet, encoder: Any, kept: Path | None, *, batch_size: int = 32, num_workers: int = 2, quiet: bool = True
+) -> Seen:
+    """Signatures and features of a set, each film decoded once, from the store `kept` where it has them.
+
+    Raises:
+        ValueError: not one film can be read.
+    """
+    encoders = [signatures.Signer(), encoder]
+    seen = store.encode(films, encoders, kept, batch_size=batch_size, num_workers=num_workers, quiet=quiet)
+    return Seen(seen.kept, seen.hashes, seen.features[0], seen.features[1], seen.skipped)
+
+
+def reference(films: Seen, patients: Sequence[str] | None) -> Reference:
+    """Real films ready to be looked for.
+
+    Args:
+        films: what was seen of them.
+        patients: of every row of the set; None where unknown: then each film is a patient of its own.
+    """
+    named = np.arange(len(films)) if patients is None else np.asarray(patients)[films.kept]
+    blocks = [films.signatures[start : start + BLOCK] for start in range(0, len(films), BLOCK)]
+    hashes = np.concatenate([looks.window_hashes(block) for block in blocks])
+    return Reference(films, np.unique(named, return_inverse=True)[1], hashes)
+
+
+def nearness(
+    candidates: Seen, real: Reference, *, owners: np.ndarray | None = None, num_workers: int = 2
+) -> Nearness:
+    """How near each candidate is to a real film.
+
+    Args:
+        candidates: the films to judge.
+        real: the films to look for.
+        owners: patient number of each candidate whose own films do not count; None where all films count.
+        num_workers: threads that compare hashes.
+    """
+    owners = np.full(len(candidates), NOBODY) if owners is None else owners
+    near, distance = _by_features(candidates.features, real, owners)
+    parts = []
+    for start in range(0, len(candidates), BATCH):
+        rows = slice(start, start + BATCH)
+        thumbs = signatures.thumbnails(candidates.signatures[rows])
+        own = owners[rows]
+        parts.append(
+            looks.compare(
+                thumbs,
+                real.films.signatures,
+                real.hashes,
+                barred=lambda place, own=own: real.owners == own[place],  # type: ignore[misc]
+                besides=near[rows],
+                num_workers=num_workers,
+            )
+        )
+    bits, correlation, laid = (np.concatenate(part) for part in zip(*parts, strict=True))
+    exact = _same(candidates.contents, real.films.contents, real, owners)
+    pixels = _same(signatures.digests(candidates.signatures), signatures.digests(real.films.signatures), real, owners)
+    return Nearness(exact, pixels, bits, correlation, laid, distance, near[:, 0])
+
+
+def _same(keys: Sequence[Any], known: Sequence[Any], real: Reference, owners: np.ndarray) -> np.ndarray:
+    """First real row with the key of each candidate, of another patient than its own."""
+    rows = {key: row for row, key in reversed(list(enumerate(known)))}
+    found = np.array([rows.get(key, -1) for key in keys], np.int64)
+    return np.where((found >= 0) & (real.owners[found] == owners), -1, found)
+
+
+def _by_features(features: np.ndarray, real: Reference, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest real rows of each candidate by features, (M, FEATURED), -1 for none, and the distance to the first."""
+    near = np.full((len(features), FEATURED), -1, np.int64)
+    centre = np.asarray(real.films.features[:BLOCK], np.float64).mean(axis=0).astype(np.float32)
+    for start in range(0, len(features), BATCH):
+        one = np.asarray(features[start : start + BATCH]) - centre
+        best, places = np.full((len(one), FEATURED), np.inf, np.float32), near[start : start + BATCH]
+        for first in range(0, len(real.films), BLOCK):
+            two = np.asarray(real.films.features[first : first + BLOCK]) - centre
+            # The candidates' own squares are left out: the order is the same.
+            squares = (two * two).sum(axis=1) - 2 * one @ two.T
+            squares[real.owners[first : first + BLOCK] == owners[start : start + BATCH, None]] = np.inf
+            best = np.concatenate([best, squares], axis=1)
+            numbers = np.broadcast_to(np.arange(first, first + len(two)), squares.shape)
+            places = np.concatenate([places, np.where(np.isinf(squares), -1, numbers)], axis=1)
+            order = np.argsort(best, axis=1, kind="stable")[:, :FEATURED]
+            best, places = np.take_along_axis(best, order, 1), np.take_along_axis(places, order, 1)
+        near[start : start + BATCH] = places
+    # By differences, which copies need: products of large features lose the small ones.
+    gaps = np.asarray(features, np.float64) - real.films.features[near[:, 0]]
+    return near, np.where(near[:, 0] < 0, np.inf, np.linalg.norm(gaps, axis=1))
