@@ -217,6 +217,23 @@ def test_stream_of_any_batches_gives_the_same_moments(pair: Pair, batch: int) ->
     )
 
 
+@pytest.mark.parametrize("batch", [1, 64, 4000])
+def test_a_stream_in_order_that_begins_with_an_outlier(batch: int) -> None:
+    # What is taken off the rows comes from the first block, here far from all others.
+    rng = np.random.default_rng(16)
+    rows = 0.1 * rng.normal(size=(4000, 6)) + 1e4
+    rows = rows[np.argsort(rows[:, 0])]
+    rows[0] = 0
+    stream = moments.MomentStream(block=200)
+    for start in range(0, 4000, batch):
+        stream.add(rows[start : start + batch])
+    near = rows - 1e4
+    expected = (near - near.mean(0)).T @ (near - near.mean(0))
+    found = stream.moments()
+    np.testing.assert_allclose(found.scatter, expected, rtol=1e-12)
+    np.testing.assert_allclose(found.mean, rows.mean(0), rtol=1e-14)
+
+
 def test_a_stream_keeps_what_a_reused_buffer_had(pair: Pair) -> None:
     buffer, stream = np.empty((50, 24), np.float32), moments.MomentStream(block=120)
     for start in range(0, 600, 50):
