@@ -341,7 +341,7 @@ def test_fid_and_inception_score_share_one_pass(pictures: np.ndarray) -> None:
 def test_n_resamples_reaches_what_resamples_and_is_said_elsewhere(sets: Any) -> None:
     fake, real = sets
     asked: dict[str, Any] = {"predictions": fake, "references": real, "confidence_level": 0.9}
-    for name in ("alignment", "vendi", "frd"):
+    for name in ("fid", "alignment", "vendi", "frd"):
         metric = synthchex.load(name)
         few, many = (metric.compute(**asked, n_resamples=count) for count in (6, 20))
         assert few[f"{name}_low"] != many[f"{name}_low"]

@@ -1,6 +1,5 @@
 """CMMD between synthetic and real images; thin: sides and rows are synthchex.measure, maths synthchex.maths.cmmd."""
 
-import dataclasses
 import types
 import typing
 
@@ -40,7 +39,6 @@ CITATION = """@inproceedings{jayasumana2024rethinking,
           Kumar, Sanjiv},
   booktitle={Conference on Computer Vision and Pattern Recognition}, year={2024}}"""
 METHODS = ("exact", "series")
-ENCODER = "clip-large-336"  # of the published values
 
 
 class CMMD(kernels.KernelMeasure):
@@ -57,17 +55,10 @@ class CMMD(kernels.KernelMeasure):
         }
     )
     image_text = True
+    default_encoder = "clip-large-336"
 
     def _info(self) -> typing.Any:
         return impl.info(DESCRIPTION, USAGE, CITATION, ["https://arxiv.org/abs/2401.09603"])
-
-    def side(
-        self, encoding: sides.Encoding, parts: typing.Sequence[typing.Any], name: str, options: impl.Options
-    ) -> sides.Side:
-        """Embeddings of one side, of the published encoder unless another is asked for."""
-        if any(part.kind == "films" for part in parts):
-            encoding = dataclasses.replace(encoding, encoder=encoding.encoder or ENCODER)
-        return impl.Measure.side(self, encoding, parts, name, options)
 
     def compare(
         self,

@@ -24,6 +24,7 @@ Args:
     floor: also return `fid_floor`, the distance between two halves of the references, and `fid_matched`, that of the
         synthetic images at the same count `n_floor`.
     confidence_level: also return the ends of a jackknife interval, for example 0.95.
+    n_resamples: groups that are left out in turn for it, 20 by default.
     groups: labels of both sides, for the same numbers per label.
     patients: (ids of predictions or None, ids of references or None): rows of a patient stay together in intervals,
         halves and the parts of the extrapolation.
@@ -44,6 +45,7 @@ class FID(impl.Measure):
     """Fréchet distance; see the card."""
 
     options = types.MappingProxyType({"infinity": False, "floor": False})
+    resamples = True
 
     def _info(self) -> typing.Any:
         return impl.info(DESCRIPTION, USAGE, CITATION, ["https://arxiv.org/abs/1706.08500"])
@@ -99,7 +101,8 @@ def _extrapolate(
         result["fid_infinity"] = value
         if options.confidence_level:
             confidence = float(options.confidence_level)
-            found = infinity.infinity_interval(real, fake, value=value, confidence=confidence, **given)
+            blocks = options.n_resamples or intervals.BLOCKS
+            found = infinity.infinity_interval(real, fake, value=value, confidence=confidence, blocks=blocks, **given)
             result |= impl.with_interval("fid_infinity", found)
     except ValueError as error:  # too few rows: a label may be small while the whole is not
         result.setdefault("fid_infinity", None)
@@ -129,6 +132,7 @@ def _interval(value: float, real: np.ndarray, fake: np.ndarray, options: impl.Op
         fake,
         value=value,
         confidence=float(options.confidence_level or 0),
+        blocks=options.n_resamples or intervals.BLOCKS,
         seed=options.seed,
         real_clusters=ids[1],
         fake_clusters=ids[0],

@@ -37,7 +37,7 @@ from synthchex.maths.moments import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SMALL", "MomentStream", "Moments", "frechet_distance", "merge", "moments", "without"]
+__all__ = ["SMALL", "MomentStream", "Moments", "frechet_distance", "merge", "moments", "trace_root", "without"]
 
 SMALL = 1.0  # below this many rows per column the rows are a cheaper factor than Cholesky's (measured)
 ROUNDING = 1e-9  # of the total variance: more doubt than this in the square roots, and singular values are taken
@@ -81,6 +81,29 @@ def frechet_distance(
         smaller = min(few, key=len)
         return _from_rows(smaller, fake if smaller is real else real, precision)
     return _from_moments(_known(real, precision), _known(fake, precision))
+
+
+def trace_root(inner: torch.Tensor, rank: int, spread: float, product: Callable[[], torch.Tensor]) -> float:
+    """Sum of the square roots of the eigenvalues of a symmetric matrix that is product()' product().
+
+    Args:
+        inner: the matrix, float64, (r, r); only its upper triangle is read.
+        rank: what the smaller set leaves; beyond it eigenvalues are rounding noise, and a square root makes noise large.
+        spread: what the sum will be compared with, in its units; rounding above 1e-9 of it is not accepted.
+        product: the root of `inner`, (s, r), for the rare case that rounding could show.
+    """
+    import torch
+
+    if min(rank, len(inner)) < 1:
+        return 0.0
+    values = torch.linalg.eigvalsh(inner, UPLO="U")[-rank:].clamp_(min=0)
+    roots = values.sqrt()
+    # Rounding moves each eigenvalue by about eps of the largest one; to first order, what that does to the sum.
+    noise = torch.finfo(values.dtype).eps * float(values[-1])
+    doubt = float((noise / (2 * roots).clamp_(min=math.sqrt(noise))).sum()) if noise else 0.0
+    if doubt > ROUNDING * spread:
+        return float(torch.linalg.svdvals(product()).sum())
+    return float(roots.sum())
 
 
 def _checked(side: Features | Moments, name: str) -> Features | Moments:
@@ -127,7 +150,7 @@ def _from_moments(real: Moments, fake: Moments) -> float:
     scale = 1 / math.sqrt((real.count - 1) * (fake.count - 1))
     spread = real.trace + fake.trace
     inner = _inner(real.factor, fake.tensor)
-    root = _trace_root(inner, rank, spread / scale, lambda: fake.factor.matrix.T @ real.factor.matrix)
+    root = trace_root(inner, rank, spread / scale, lambda: fake.factor.matrix.T @ real.factor.matrix)
     return _sum(real.mean, fake.mean, spread, scale * root)
 
 
@@ -149,7 +172,7 @@ def _from_rows(rows: Features, other: Features | Moments, precision: GramPrecisi
         add_products(across, inner)
         spread, mean = small.trace + large.trace, large.mean
         product = lambda: across  # noqa: E731
-    return _sum(small.mean, mean, spread, scale * _trace_root(inner, rank, spread / scale, product))
+    return _sum(small.mean, mean, spread, scale * trace_root(inner, rank, spread / scale, product))
 
 
 def _sum(one: Features, two: Features, spread: float, root: float) -> float:
@@ -170,25 +193,6 @@ def _inner(factor: Factor, scatter: torch.Tensor) -> torch.Tensor:
         stop = start + BAND
         inner[:stop, start:stop] = half[:stop, start:] @ lower[start:, start:stop]
     return inner
-
-
-def _trace_root(inner: torch.Tensor, rank: int, spread: float, product: Callable[[], torch.Tensor]) -> float:
-    """Sum of the square roots of the eigenvalues of `inner` (upper triangle), which is product()' product().
-
-    Beyond the rank of the smaller set eigenvalues are rounding noise, and a square root makes noise large.
-    """
-    import torch
-
-    if min(rank, len(inner)) < 1:
-        return 0.0
-    values = torch.linalg.eigvalsh(inner, UPLO="U")[-rank:].clamp_(min=0)
-    roots = values.sqrt()
-    # Rounding moves each eigenvalue by about eps of the largest one; to first order, what that does to the sum.
-    noise = torch.finfo(values.dtype).eps * float(values[-1])
-    doubt = float((noise / (2 * roots).clamp_(min=math.sqrt(noise))).sum()) if noise else 0.0
-    if doubt > ROUNDING * spread:
-        return float(torch.linalg.svdvals(product()).sum())
-    return float(roots.sum())
 
 
 def _part(rows: Features) -> _Part:

@@ -70,21 +70,18 @@ def fid_infinity(
     if points < 3 or points % 2 == 0:
         raise ValueError(f"points must be odd and at least 3, got {points}; 15 is usual")
     real, fake = _checked(real, fake)
-    grid = np.linspace(0.5, 1.0, points // 2 + 1)
-    sizes, found = [], []
-    for backwards in (False, True):
-        shares = grid[:-1] if backwards else grid
-        fakes = _growing(fake, random_order(len(fake), fake_clusters, seed), shares, backwards)
-        reals: Iterable[Moments]
-        if isinstance(real, Moments):
-            reals = repeat(real)
-        else:
-            reals = _growing(real, random_order(len(real), real_clusters, seed + 1), shares, backwards)
-        for left, right in zip(reals, fakes, strict=False):
-            sizes.append(right.count)
-            found.append(frechet_distance(left, right))
-    slope, value = np.polyfit(1.0 / np.array(sizes), found, 1)
-    return Extrapolation(float(value), float(slope), np.array(sizes), np.array(found))
+    shares = np.linspace(0.5, 1.0, points // 2 + 1)
+    fakes = _nested(fake, random_order(len(fake), fake_clusters, seed), shares)
+    reals: Iterable[Moments]
+    if isinstance(real, Moments):
+        reals = repeat(real)
+    else:
+        reals = _nested(real, random_order(len(real), real_clusters, seed + 1), shares)
+    sizes, distances = zip(
+        *((right.count, frechet_distance(left, right)) for right, left in zip(fakes, reals, strict=False)), strict=True
+    )
+    slope, value = np.polyfit(1.0 / np.array(sizes), distances, 1)
+    return Extrapolation(float(value), float(slope), np.array(sizes), np.array(distances))
 
 
 def infinity_interval(
@@ -153,7 +150,7 @@ def _checked(real: Features | Moments, fake: Features) -> tuple[Features | Momen
         real, fake = arrays.check_pair(real, fake, rows=2)
         count = len(real)
     width = int(fake.shape[1])
-    least = math.ceil(ROWS_PER_COLUMN * width)
+    least = max(4, math.ceil(ROWS_PER_COLUMN * width))  # each half needs a covariance
     for name, rows in (("real", count), ("fake", len(fake))):
         if rows < least:
             raise ValueError(
@@ -163,12 +160,20 @@ def _checked(real: Features | Moments, fake: Features) -> tuple[Features | Momen
     return real, fake
 
 
-def _growing(rows: Features, order: np.ndarray, shares: np.ndarray, backwards: bool) -> Iterator[Moments]:
-    """Moments of growing shares of the order, from its start or its end; each adds only its new rows."""
-    order, stream, start = order[::-1].copy() if backwards else order, MomentStream(), 0
-    for stop in np.maximum(2, (shares * len(order)).round().astype(int)):
-        _add(stream, rows, order[start:stop])
-        start = stop
+def _nested(rows: Features, order: np.ndarray, shares: np.ndarray) -> Iterator[Moments]:
+    """Moments of shares of an order, growing from its start and then from its end; each adds only its new rows."""
+    stops = np.maximum(2, (shares * len(order)).round().astype(int)).tolist()
+    stream, known = MomentStream(), 0
+    parts: list[Moments] = []
+    for stop in stops:
+        _add(stream, rows, order[known:stop])
+        parts, known = [*parts[:1], stream.moments()], stop
+        yield parts[-1]
+    stream, known = MomentStream(without(parts[-1], parts[0])), stops[0]
+    for stop in stops[:-1]:
+        start = min(known, len(order) - stop)
+        _add(stream, rows, order[start:known])
+        known = start
         yield stream.moments()
 
 
