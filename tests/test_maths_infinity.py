@@ -39,6 +39,33 @@ def test_points_are_nested_parts_from_both_ends(sets: Any) -> None:
     assert found.value == pytest.approx(np.polyfit(1 / found.sizes, expected, 1)[1], rel=1e-9)
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_parts_against_fixed_moments(sets: Any, dead: bool) -> None:
+    real, fake = (side.copy() for side in sets)
+    if dead:  # a factor that is not square, and a mean outside of its range
+        real[:, 3] = 1
+    known, order = frechet.moments(real[:601]), np.random.default_rng(3).permutation(1001)
+    found = infinity.fid_infinity(known, fake[:1001], points=5, seed=3)
+    parts = [order[:500], order[:751], order, order[500:], order[250:]]
+    assert found.sizes.tolist() == [len(part) for part in parts]
+    expected = [frechet.frechet_distance(known, fake[part]) for part in parts]
+    np.testing.assert_allclose(found.distances, expected, rtol=1e-9)
+
+
+def test_steep_spectra_keep_their_digits_against_fixed_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    asked = []
+    values = torch.linalg.svdvals
+    monkeypatch.setattr(torch.linalg, "svdvals", lambda matrix: asked.append(matrix.shape) or values(matrix))
+    rng = np.random.default_rng(7)
+    mix = np.linalg.qr(rng.normal(size=(40, 40)))[0] * np.arange(1.0, 41) ** -4
+    real, fake = (rng.normal(size=(200, 40)) @ mix.T for _ in range(2))
+    found = infinity.fid_infinity(frechet.moments(real), fake, points=3)
+    assert found.distances[1] == pytest.approx(frechet.frechet_distance(real, fake), rel=1e-8)
+    assert len(asked) == 4
+
+
 def test_sides_of_unequal_counts_are_cut_in_proportion(sets: Any) -> None:
     found = infinity.fid_infinity(sets[0], sets[1][:600], points=3)
     assert found.sizes.tolist() == [300, 600, 300]

@@ -228,6 +228,8 @@ def test_other_refusals() -> None:
         neighbors.overlap(rows, rows, nearest_k=0)
     with pytest.raises(ValueError, match="expected features of one width, got 3 for real and 2 for fake"):
         neighbors.overlap(rows, rows[:, :2])
+    with pytest.raises(ValueError, match="expected features whose squares are finite in float64, got larger ones"):
+        neighbors.overlap(rows + np.arange(9)[:, None] * 1e200, rows)
 
 
 def test_int8_is_refused_where_its_products_saturate(monkeypatch: pytest.MonkeyPatch) -> None:

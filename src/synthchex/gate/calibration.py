@@ -23,7 +23,7 @@ from synthchex.gate.copies import Nearness, Reference, Seen, nearness, see
 
 LEAST_PATIENTS = 20
 LEAST_CAUGHT = 0.99  # of the kinds in `planted.NEEDED`
-SAME = 0.97  # correlation from which two real films are one film, whoever they are said to be of
+SAME = 0.995  # correlation from which two real films are one film, whoever they are said to be of
 LONGEST = 1024  # pixels: larger films are reduced before they are changed
 CONFIDENCE = 0.95
 FINDERS = ("exact", "pixels", "looks", "features")
@@ -208,7 +208,9 @@ def _caught(
     return {kind: {name: share(by[name][kinds == place]) for name in names} for place, kind in enumerate(changes)}
 
 
-def copies_of(real: ImageSet, rows: Sequence[int] | np.ndarray, changes: Mapping[str, planted.Change], seed: int) -> ImageSet:
+def copies_of(
+    real: ImageSet, rows: Sequence[int] | np.ndarray, changes: Mapping[str, planted.Change], seed: int
+) -> ImageSet:
     """Near-copies of some films in memory: every kind of the first film, then of the second, and so on."""
     kinds = list(changes)
 

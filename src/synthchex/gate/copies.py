@@ -88,9 +88,7 @@ def reference(films: Seen, patients: Sequence[str] | None) -> Reference:
     return Reference(films, np.unique(named, return_inverse=True)[1], hashes)
 
 
-def nearness(
-    candidates: Seen, real: Reference, *, owners: np.ndarray | None = None, num_workers: int = 2
-) -> Nearness:
+def nearness(candidates: Seen, real: Reference, *, owners: np.ndarray | None = None, num_workers: int = 2) -> Nearness:
     """How near each candidate is to a real film.
 
     Args:
@@ -130,7 +128,7 @@ def _same(keys: Sequence[Any], known: Sequence[Any], real: Reference, owners: np
 
 
 def _by_features(features: np.ndarray, real: Reference, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest real rows of each candidate by features, (M, FEATURED), -1 for none, and the distance to the first."""
+    """The nearest real rows of each candidate by features, (M, FEATURED), -1: none; and the distance to the first."""
     near = np.full((len(features), FEATURED), -1, np.int64)
     centre = np.asarray(real.films.features[:BLOCK], np.float64).mean(axis=0).astype(np.float32)
     for start in range(0, len(features), BATCH):

@@ -8,13 +8,16 @@ films laid over each other decides.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from synthchex.ahead import in_order
 from synthchex.gate import registration, signatures
+
+if TYPE_CHECKING:
+    import torch
 
 SHORTLIST = 8  # real films that are laid over a candidate
 STARTS = 2  # places to begin from, per real film
@@ -137,14 +140,17 @@ def _lay(asked: list[Query], starts: list[Start], real: np.ndarray, count: int) 
     begun = registration.begin(np.stack([one.boxes for one in asked])[query, candidate], onto)
     films, thumbs = signatures.thumbnails(signed)[places], np.stack([one.thumbs for one in asked])[query, candidate]
     thumbs[negative > 0] = 255 - thumbs[negative > 0]
-    coarse = registration.lay(*(registration.contrast(side, COARSE_SIDE) for side in (thumbs, films)), begun)
+    coarse = _laid(thumbs, films, begun, COARSE_SIDE)
     order = np.lexsort((-coarse.correlation.numpy(), candidate))
     first = np.searchsorted(candidate[order], candidate[order])
     chosen = order[np.arange(len(order)) - first < FINISHES]
-    fine = registration.lay(
-        *(registration.contrast(side[chosen], signatures.SIDE) for side in (thumbs, films)), coarse.maps[chosen]
-    )
+    fine = _laid(thumbs[chosen], films[chosen], coarse.maps[chosen], signatures.SIDE)
     values = fine.correlation.numpy()
     for place in np.argsort(values, kind="stable"):
         best[candidate[chosen[place]]], laid[candidate[chosen[place]]] = values[place], row[chosen[place]]
     return best, laid
+
+
+def _laid(thumbs: np.ndarray, films: np.ndarray, maps: torch.Tensor, side: int) -> registration.Laid:
+    """Thumbnails laid over real ones at `side` pixels."""
+    return registration.lay(registration.contrast(thumbs, side), registration.contrast(films, side), maps)

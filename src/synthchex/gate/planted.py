@@ -158,11 +158,13 @@ def round_trip(model: str, *, device: str | None = None) -> Change:
         with loading(model):
             coder = diffusers.AutoencoderKL.from_pretrained(model, subfolder="vae").to(pick_device(device)).eval()
     except OSError as error:
-        raise ValueError(f"expected a pipeline with an autoencoder, got {model}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"expected a pipeline with an autoencoder, got {model}: {str(error).splitlines()[0]}"
+        ) from error
     size, channels = int(coder.config.sample_size), int(coder.config.in_channels)
 
     def change(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        small = np.asarray(Image.fromarray(film).resize((size, size), Image.Resampling.LANCZOS))
+        small = np.array(Image.fromarray(film).resize((size, size), Image.Resampling.LANCZOS))
         given = torch.from_numpy(small).to(coder.device, coder.dtype)[None, None] / 127.5 - 1
         with torch.inference_mode():
             back = coder.decode(coder.encode(given.expand(1, channels, -1, -1)).latent_dist.mode()).sample

@@ -85,9 +85,7 @@ def lay(candidates: torch.Tensor, real: torch.Tensor, maps: torch.Tensor, *, ste
         share = inside.mean(dim=(1, 2))
         found = torch.where(share >= LEAST_OVERLAP, (one * other).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)), 0.0)
         better = found > best.correlation
-        best = Laid(
-            torch.where(better, found, best.correlation), torch.where(better[:, None, None], maps, best.maps)
-        )
+        best = Laid(torch.where(better, found, best.correlation), torch.where(better[:, None, None], maps, best.maps))
         if step < steps:
             side = real.shape[-1]
             slope = laid[:, 1:] * (side / 2) / spread[:, None, None, None] * inside[:, None]
@@ -95,9 +93,7 @@ def lay(candidates: torch.Tensor, real: torch.Tensor, maps: torch.Tensor, *, ste
     return best
 
 
-def _correction(
-    left: torch.Tensor, slope: torch.Tensor, places: torch.Tensor, inside: torch.Tensor
-) -> torch.Tensor:
+def _correction(left: torch.Tensor, slope: torch.Tensor, places: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """One damped least-squares step of each map, (B, 2, 3)."""
     import torch
 

@@ -1,4 +1,4 @@
-"""What the gate keeps of a film: a hash of its pixels, its proportions, a 64 x 64 thumbnail; and hashes of windows of it.
+"""What the gate keeps of a film: a hash of its pixels, its proportions, a thumbnail; and hashes of windows of it.
 
 A signature is made once per film, beside the features of an encoder, by `models.store`. From the thumbnails alone come
 the perceptual hashes: the signs of the 64 lowest cosine components of a window of the film, ranks instead of grey

@@ -103,7 +103,7 @@ def centre_pair(real: Features, fake: Features, kind: Format) -> tuple[Centred, 
     """Both sets centred on about their pooled mean and scaled alike.
 
     Raises:
-        ValueError: int8 where its products are missing or inexact.
+        ValueError: int8 where its products are missing or inexact; features whose squares overflow.
     """
     import torch
 
@@ -120,6 +120,10 @@ def centre_pair(real: Features, fake: Features, kind: Format) -> tuple[Centred, 
     centre = few.mean(dim=0, dtype=torch.float64).to(few.dtype)
     norms = [_norms(side, centre) for side in sides]
     largest = max(float(norm.max()) for norm in norms)
+    if not np.isfinite(largest):
+        raise ValueError(
+            "expected features whose squares are finite in float64, got larger ones; scale both sides down"
+        )
     scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
     ready = [_centred(side, centre, norm, float(scale), kind) for side, norm in zip(sides, norms, strict=True)]
     return ready[0], ready[-1]

@@ -88,7 +88,7 @@ def trace_root(inner: torch.Tensor, rank: int, spread: float, product: Callable[
 
     Args:
         inner: the matrix, float64, (r, r); only its upper triangle is read.
-        rank: what the smaller set leaves; beyond it eigenvalues are rounding noise, and a square root makes noise large.
+        rank: that of the smaller set; beyond it eigenvalues are rounding noise, and a square root makes noise large.
         spread: what the sum will be compared with, in its units; rounding above 1e-9 of it is not accepted.
         product: the root of `inner`, (s, r), for the rare case that rounding could show.
     """

@@ -49,7 +49,10 @@ class Polynomial(NamedTuple):
 
     def diagonal(self, rows: torch.Tensor) -> torch.Tensor:
         """Kernel of each row with itself, float64."""
-        return (rows.double().square().sum(dim=1) * self._scale() + self.coef0) ** self.degree
+        import torch
+
+        squares = torch.cat([part.double().square().sum(dim=1) for part in rows.split(tiles.BLOCK)])
+        return (squares * self._scale() + self.coef0) ** self.degree
 
     def for_width(self, width: int) -> Polynomial:
         """The same with `gamma` as a number."""
@@ -74,7 +77,7 @@ class _Side(NamedTuple):
     columns: np.ndarray  # bool (N, 1 + B)
     ids: np.ndarray | None  # cluster numbers
     inside: np.ndarray  # (clusters, 1 + B), kernel sums between different rows of each cluster
-    diagonal: np.ndarray  # (N,)
+    diagonal: np.ndarray  # (N,), zeros where nothing asks for it
 
 
 class Comparison(NamedTuple):
@@ -174,7 +177,8 @@ def compare(
     drawn = null.draw(sizes, ids, permutations, seed) if permutations else None
     weights = _weights(chosen, subsets, drawn)
     sums = tiles.kernel_sums(real, fake, kernel, weights, precision=precision, block=block)
-    sides = [_side(*facts, kernel, precision) for facts in zip((real, fake), chosen, ids, strict=True)]
+    with_diagonal = biased or (drawn is not None and drawn.signs)
+    sides = [_side(*side, kernel, precision, with_diagonal) for side in zip((real, fake), chosen, ids, strict=True)]
     whole, *rest = (_estimate(sums, sides, b, biased) for b in range(1 + chosen[0].shape[1]))
     p_value = None if drawn is None else null.p_value(sums, len(subsets), drawn, [side.diagonal for side in sides])
     return Comparison(whole, rest, _subset_values(sums, subsets), p_value)
@@ -216,13 +220,19 @@ def subset_distances(
 
 
 def _side(
-    features: Features, columns: np.ndarray, ids: np.ndarray | None, kernel: Kernel, precision: Precision
+    features: Features,
+    columns: np.ndarray,
+    ids: np.ndarray | None,
+    kernel: Kernel,
+    precision: Precision,
+    with_diagonal: bool,
 ) -> _Side:
     columns = np.c_[np.ones(len(columns), bool), columns]
     inside = np.zeros((1, columns.shape[1]))
     if ids is not None:
         inside = tiles.own_sums(features, ids, columns, kernel, precision=precision)
-    return _Side(columns, ids, inside, kernel.diagonal(arrays.to_tensor(features)).cpu().numpy())
+    diagonal = kernel.diagonal(arrays.to_tensor(features)).cpu().numpy() if with_diagonal else np.zeros(len(columns))
+    return _Side(columns, ids, inside, diagonal)
 
 
 def _weights(columns: Columns, subsets: Sequence[Draws], drawn: null.Drawn | None) -> tuple[Weights, Weights]:

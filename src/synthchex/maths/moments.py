@@ -34,6 +34,15 @@ class Factor(NamedTuple):
     matrix: torch.Tensor
     triangular: bool
 
+    def through(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows times the matrix, (n, r)."""
+        if not self.triangular:
+            return rows @ self.matrix
+        found = rows.new_empty(rows.shape)
+        for start in range(0, len(self.matrix), BAND):
+            found[:, start : start + BAND] = rows[:, start:] @ self.matrix[start:, start : start + BAND]
+        return found
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -76,15 +85,12 @@ class MomentStream:
     """Gathers moments from batches of any size. Rows wait in a buffer so that each update is one large product.
 
     Args:
-        start: moments to go on from, for example those of a file.
         block: rows per covariance update; more costs memory, far fewer costs time.
         precision: of the rows and their products inside a block. `float32` is a fast mode: it loses about 3e-8 of the
             distance, and 1e-6 where a direction is constant (LayerNorm leaves one), as square roots amplify rounding.
     """
 
-    def __init__(
-        self, start: Moments | None = None, *, block: int = BLOCK, precision: GramPrecision = "float64"
-    ) -> None:
+    def __init__(self, *, block: int = BLOCK, precision: GramPrecision = "float64") -> None:
         if block < 2:
             raise ValueError(f"block must be at least 2 rows, got {block}; leave it at {BLOCK}")
         self._block, self._precision = block, precision
@@ -93,11 +99,6 @@ class MomentStream:
         self._shift: torch.Tensor | None = None  # what has been taken off the rows in the buffer, and in the sums
         self._sums: torch.Tensor
         self._upper: torch.Tensor
-        if start is not None:
-            mean, scatter = _tensors(start)
-            self._count, self._shift = start.count, mean.to(_dtype(precision))
-            step = mean - self._shift
-            self._sums, self._upper = step * start.count, scatter.clone().addr_(step, step, alpha=start.count)
 
     def add(self, features: Features) -> None:
         """Take in (n, D) rows.
@@ -106,10 +107,9 @@ class MomentStream:
             ValueError: not a finite float (n, D), or another width than before.
         """
         rows = arrays.check(features, "features", rows=0 if len(features) == 0 else 1)
-        known = self._shift if self._buffer is None else self._buffer
-        if known is not None and rows.shape[1] != known.shape[-1]:
+        if self._buffer is not None and rows.shape[1] != self._buffer.shape[1]:
             raise ValueError(
-                f"expected features of width {known.shape[-1]}, got {rows.shape[1]}; use one encoder for the set"
+                f"expected features of width {self._buffer.shape[1]}, got {rows.shape[1]}; use one encoder for the set"
             )
         self._take(rows)
 

@@ -25,7 +25,13 @@ CHUNK = 4096  # rows that are settled at a time
 
 
 def kth_nearest(rows: Centred, k: int, block: int) -> np.ndarray:
-    """Squared distance of each row to its k-th nearest other row, (N,) float64 in the order of `rows.features`."""
+    """Squared distance of each row to its k-th nearest other row, (N,) float64 in the order of `rows.features`.
+
+    Args:
+        rows: N rows, more than k.
+        k: which neighbour, from 1.
+        block: rows of a tile.
+    """
     count = len(rows.low)
     pool = _Pool(rows, k)
     for strip, i in enumerate(range(0, count, block)):

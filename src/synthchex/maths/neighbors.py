@@ -29,6 +29,7 @@ from synthchex.maths import arrays, distances, nearest
 from synthchex.maths.arrays import Features
 from synthchex.maths.distances import Centred, Filter, Tile
 
+WORTH_INT8 = 1000  # rows below which products cost little beside everything else
 BLOCK, BLOCK_DEVICE = 768, 4096  # rows of a tile: a core's cache, an accelerator
 
 
@@ -196,12 +197,14 @@ def realism(
 
 
 def _ready(real: Features, fake: Features, k: int, low: Filter) -> tuple[Centred, Centred]:
-    """Both sides in the format that is asked for; `auto` tries the fastest one on a sample."""
-    kind = distances.fastest(arrays.to_tensor(real)) if low == "auto" else low
-    left, right = distances.centre_pair(real, fake, kind)
-    if low == "auto" and kind == "int8" and any(nearest.crowded(side, k) for side in (left, right)):
-        return distances.centre_pair(real, fake, "float32")
-    return left, right
+    """Both sides in the format that is asked for; `auto` tries int8 on a sample where there are rows enough to gain."""
+    if low != "auto":
+        return distances.centre_pair(real, fake, low)
+    if min(len(real), len(fake)) >= WORTH_INT8 and distances.fastest(arrays.to_tensor(real)) == "int8":
+        sides = distances.centre_pair(real, fake, "int8")
+        if not any(nearest.crowded(side, k) for side in sides):
+            return sides
+    return distances.centre_pair(real, fake, "float32")
 
 
 def _block(rows: Centred) -> int:
