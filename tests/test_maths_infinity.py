@@ -39,6 +39,17 @@ def test_points_are_nested_parts_from_both_ends(sets: Any) -> None:
     assert found.value == pytest.approx(np.polyfit(1 / found.sizes, expected, 1)[1], rel=1e-9)
 
 
+@pytest.mark.parametrize(("real", "fake"), [(4, 4), (5, 7), (4, 60), (61, 5)])
+def test_a_handful_of_rows(real: int, fake: int) -> None:
+    rng = np.random.default_rng(9)
+    sides = rng.normal(size=(real, 1)), rng.normal(size=(fake, 1)) + 1
+    for first in (sides[0], frechet.moments(sides[0])):
+        found = infinity.fid_infinity(first, sides[1])
+        assert len(found.sizes) == len(found.distances) == 15
+        assert found.sizes.min() >= 2
+        assert found.distances[7] == pytest.approx(frechet.frechet_distance(*sides), rel=1e-9)
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_parts_against_fixed_moments(sets: Any, dead: bool) -> None:
     real, fake = (side.copy() for side in sets)

@@ -167,24 +167,25 @@ def _checked(real: Features | Moments, fake: Features) -> tuple[Features | Momen
 
 def _parts(count: int, points: int) -> list[slice]:
     """Shares of an order, from half of it to all, from its start; then those from its end."""
-    stops = [max(2, round(share * count)) for share in np.linspace(0.5, 1.0, points // 2 + 1)]
-    return [slice(0, stop) for stop in stops] + [slice(min(stops[0], count - stop), count) for stop in stops[:-1]]
+    shares = np.linspace(0.5, 1.0, points // 2 + 1)[:-1]
+    stops = [min(max(2, round(share * count)), count - 1) for share in shares]
+    heads = [slice(0, stop) for stop in (*stops, count)]
+    return heads + [slice(min(stops[0], count - stop), count) for stop in stops]
 
 
 def _nested(rows_at: RowsAt, order: np.ndarray, parts: Sequence[slice]) -> Iterator[Moments]:
     """Moments of the parts in one pass: from the start as rows come in, from the end as what the rows before lack."""
-    stream, known, before = MomentStream(), 0, {}
-    starts, stops = ({getattr(part, end) for part in parts} for end in ("start", "stop"))
-    for cut in sorted(starts - {0} | stops):
+    heads, tails = ([part for part in parts if (part.start > 0) is late] for late in (False, True))
+    starts, stops = {part.start for part in tails}, {part.stop for part in heads}
+    stream, known = MomentStream(), 0
+    before: dict[int, Moments] = {}
+    for cut in sorted(starts | stops):
         _add(stream, rows_at, order[known:cut])
         known, found = cut, stream.moments()
         if cut in starts:
             before[cut] = found
-        if cut in stops:
-            yield found
-    for part in parts:
-        if part.start:
-            yield without(found, before.pop(part.start))
+        yield from (found for part in heads if part.stop == cut)
+    yield from (without(found, before[part.start]) for part in tails)
 
 
 def _add(stream: MomentStream, rows_at: RowsAt, places: np.ndarray) -> None:

@@ -130,7 +130,8 @@ class Encoding:
         return Side(rows[chosen], self._label(), self._key(), texts=texts, cut=cut[chosen])
 
     def _label(self) -> str:
-        return self.encoder if isinstance(self.encoder, str) else str(getattr(self.model(), "name", UNNAMED))
+        asked = self.default if self.encoder is None else self.encoder
+        return asked if isinstance(asked, str) else str(getattr(self.model(), "name", UNNAMED))
 
     def _key(self) -> str | None:
         return getattr(self.model(), "key", None)

@@ -1,0 +1,221 @@
+"""Files of a dataset to the Hub in one commit: what changed and nothing else, resumed after an interruption.
+
+Large files go up first, by their hash: those that an interrupted run sent are not sent again. huggingface_hub repeats
+their requests when the server is busy; the others (create, list, commit, tag) are repeated here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from synthchex.commands.push_metrics import first_line, http_error
+
+CARD = "README.md"
+ATTEMPTS, FIRST_WAIT_S = 5, 1.0
+BUSY = (408, 429, 500, 502, 503, 504)
+Result = TypeVar("Result")
+Content = Path | bytes
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A dataset repository: its id, whether it may be public, the branch (None: main), and whether to open a pull
+    request instead of committing.
+    """
+
+    repo_id: str
+    public: bool = False
+    revision: str | None = None
+    create_pr: bool = False
+
+
+class Change(NamedTuple):
+    """What a push does to one file: "add", "replace", "delete" or "keep", and its size in bytes afterwards."""
+
+    path: str
+    action: str
+    size: int
+
+
+class Pushed(NamedTuple):
+    """Address of the commit or pull request, None where nothing had changed, and the commit."""
+
+    url: str | None
+    commit: str
+
+
+def again(action: Callable[[], Result]) -> Result:
+    """The result of a request, asked up to `ATTEMPTS` times while the server is busy or does not answer."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except http_error() as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if attempt + 1 == ATTEMPTS or not (status is None or status in BUSY):
+                raise
+            time.sleep(FIRST_WAIT_S * 2**attempt)
+    raise RuntimeError("unreachable")
+
+
+def prepare(to: Destination) -> None:
+    """Make sure that the repository and its branch are there, and as private as they should be.
+
+    Raises:
+        ValueError: it is public and was not to be, or the token may not see or write it.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with_reason(to, lambda: api.create_repo(to.repo_id, repo_type="dataset", private=not to.public, exist_ok=True))
+    info = with_reason(to, lambda: api.dataset_info(to.repo_id))
+    if not info.private and not to.public:
+        raise ValueError(
+            f"{to.repo_id} is public and was to be private; make it private on the Hub, or pass --public"
+        )
+    if to.revision and not to.create_pr:
+        revision = to.revision
+        with_reason(to, lambda: api.create_branch(to.repo_id, branch=revision, repo_type="dataset", exist_ok=True))
+
+
+def card_text(to: Destination) -> str | None:
+    """The card that is there; None where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def load() -> str | None:
+        try:
+            path = hf_hub_download(to.repo_id, CARD, repo_type="dataset", revision=to.revision)
+        except EntryNotFoundError:
+            return None
+        return Path(path).read_text()
+
+    return with_reason(to, load)
+
+
+def changes(to: Destination, files: Mapping[str, Content]) -> list[Change]:
+    """What a push of these files would do: shards beside them that are not among them go."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    listed = with_reason(
+        to,
+        lambda: list(HfApi().list_repo_tree(to.repo_id, recursive=True, revision=to.revision, repo_type="dataset")),
+    )
+    there = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
+    found = []
+    for path, content in files.items():
+        known = there.get(path)
+        action = "add" if known is None else "keep" if _same(content, known) else "replace"
+        found.append(Change(path, action, _size(content)))
+    folders = {path.rpartition("/")[0] for path in files if path.endswith(".parquet")}
+    for path in sorted(set(there) - set(files)):
+        if path.endswith(".parquet") and path.rpartition("/")[0] in folders:
+            found.append(Change(path, "delete", 0))
+    return found
+
+
+def push(to: Destination, files: Mapping[str, Content], message: str) -> Pushed:
+    """Commit the files that changed, all at once; asked again until what is there is what was to be there.
+
+    Raises:
+        ValueError: the Hub refused.
+        RuntimeError: it did not answer in `ATTEMPTS` attempts.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi()
+
+    def commit() -> Pushed:
+        # Looked at every time: a commit whose answer was lost is there.
+        head = str(api.dataset_info(to.repo_id, revision=to.revision).sha)
+        todo = [change for change in changes(to, files) if change.action != "keep"]
+        if not todo:
+            return Pushed(None, head)
+        operations: list[Any] = [
+            CommitOperationDelete(change.path)
+            if change.action == "delete"
+            else CommitOperationAdd(change.path, files[change.path])
+            for change in todo
+        ]
+        made = api.create_commit(
+            to.repo_id,
+            operations,
+            repo_type="dataset",
+            commit_message=message,
+            revision=to.revision,
+            create_pr=to.create_pr,
+            parent_commit=head,
+        )
+        return Pushed(made.pr_url or str(made.commit_url), made.oid)
+
+    return with_reason(to, commit)
+
+
+def tag(to: Destination, name: str, commit: str) -> None:
+    """Name a commit; a name that is there stays where it is."""
+    from huggingface_hub import HfApi
+
+    with_reason(to, lambda: HfApi().create_tag(to.repo_id, tag=name, revision=commit, repo_type="dataset", exist_ok=True))
+
+
+def with_reason(to: Destination, action: Callable[[], Result]) -> Result:
+    """A request, with what it means when it is refused.
+
+    Raises:
+        ValueError: the repository cannot be seen or written, or the Hub does not take it.
+        RuntimeError: no answer, or a busy server, `ATTEMPTS` times.
+    """
+    from huggingface_hub import errors
+
+    try:
+        return again(action)
+    except errors.GatedRepoError as error:
+        raise ValueError(f"{to.repo_id} is gated and this token has no access; ask for it on its page") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(
+            f"expected the dataset {to.repo_id}, got none, or a private one that this token may not see; check the "
+            "name, and run `hf auth login` with a token of its owner"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{to.repo_id} has no branch {to.revision!r}; create it, or leave out --revision") from error
+    except http_error() as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise ValueError(
+                f"this token may not write to {to.repo_id} ({first_line(error)}); make one with write access to it"
+            ) from error
+        if status is not None and status not in BUSY:
+            raise ValueError(f"the Hub refused {to.repo_id} ({first_line(error)})") from error
+        raise RuntimeError(
+            f"{to.repo_id}: no answer in {ATTEMPTS} attempts ({first_line(error)}); what was sent is kept, run the same "
+            "command again"
+        ) from error
+
+
+def _size(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _same(content: Content, there: Any) -> bool:
+    """Whether a file is what the Hub has: by SHA-256 for large files, by Git's hash for others."""
+    if _size(content) != there.size:
+        return False
+    if there.lfs is not None:
+        return bool(_hash("sha256", content) == there.lfs.sha256)
+    return bool(_hash("sha1", content, f"blob {_size(content)}\0".encode()) == there.blob_id)
+
+
+def _hash(kind: str, content: Content, before: bytes = b"") -> str:
+    digest = hashlib.new(kind, before)
+    if isinstance(content, bytes):
+        digest.update(content)
+    else:
+        with open(content, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
