@@ -40,8 +40,7 @@ def cmmd_whole(real: np.ndarray, fake: np.ndarray) -> float:
     squares = [torch.diag(side @ side.T) for side in (x, y)]
 
     def mean(a: int, b: int) -> Any:
-        product = ((x, y)[a] @ (x, y)[b].T) * -2
-        return torch.exp(-(product + squares[a][:, None] + squares[b][None]) / 200).mean()
+        return torch.exp(-0.005 * (-2 * ((x, y)[a] @ (x, y)[b].T) + squares[a][:, None] + squares[b][None])).mean()
 
     return float(1000 * (mean(0, 0) + mean(1, 1) - 2 * mean(0, 1)))
 

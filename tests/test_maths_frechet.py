@@ -320,6 +320,16 @@ def test_extrapolation_and_intervals_stay_where_they_are(pair: Pair, request: py
     assert infinity.infinity_interval(*tensors) == pytest.approx(expected[2], rel=1e-8)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("rows", [(600, 450), (20, 15), (20, 450)])
+def test_a_gpu_gives_the_same_and_numpy_follows_it(pair: Pair, rows: tuple[int, int]) -> None:
+    real, fake = pair[0][: rows[0]], pair[1][: rows[1]]
+    expected, there = frechet.frechet_distance(real, fake), torch.from_numpy(fake).cuda()
+    assert moments.moments(there).scatter.is_cuda
+    for known in (torch.from_numpy(real).cuda(), real, moments.moments(real)):
+        assert frechet.frechet_distance(known, there) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("width", [6, 80])
 def test_interval_is_seeded_and_holds_the_value(width: int) -> None:
     rng = np.random.default_rng(10)

@@ -120,6 +120,11 @@ def test_what_cannot_be_extrapolated_is_refused(sets: Any, rows: int, options: A
         infinity.fid_infinity(sets[0], sets[1][:rows], **options)
 
 
+def test_widths_are_compared(sets: Any) -> None:
+    with pytest.raises(ValueError, match="expected features of one width, got 29 for real and 30 for fake"):
+        infinity.fid_infinity(frechet.moments(sets[0][:, :29]), sets[1])
+
+
 def test_few_references_are_named(sets: Any) -> None:
     with pytest.raises(ValueError, match=r"real: expected at least 2.5 rows per feature.* got 70"):
         infinity.fid_infinity(frechet.moments(sets[0][:70]), sets[1])

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "any synthetic set against any real one, overall and per label",
     ),
     "compare": ("synthchex.commands.compare", "stages", "evaluated models against each other: tests and a leaderboard"),
+    "publish": ("synthchex.commands.publish", "publish", "a dataset to the Hub, through a gate for patients' privacy"),
     "push-metrics": ("synthchex.commands.push_metrics", "publish", "the metric modules as Spaces of a Hub namespace"),
     "import": ("datasets_scripts/import_films.py", "data in", "published sets, or films of your own, as one record"),
     "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),

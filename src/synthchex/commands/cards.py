@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Features
-    from huggingface_hub import DatasetCard
+    from huggingface_hub import CardData, DatasetCard
 
 BEGIN = "<!-- synthchex publish writes what follows; put your own text above this line or below the last mark -->"
 END = "<!-- end of what synthchex publish writes -->"
 LOG = "## Changelog"
-# Follow from the files, so that an older card must not overrule them.
-OF_THE_FILES = ("configs", "dataset_info", "size_categories")
+CONFIGURED = ("configs", "dataset_info")
 LISTS = ("tags", "task_categories")
 DEFAULT = "default"
 _SHARD = re.compile(r"(?P<split>.+)-\d+-of-\d+\.parquet$")
@@ -74,17 +73,12 @@ def merged(card: DatasetCard, theirs: str | None, log: Sequence[str]) -> str:
         theirs: text of the card on the Hub; None where there is none.
         log: lines of the changelog, newest first.
     """
-    from huggingface_hub import DatasetCard, DatasetCardData
-
+    there = None if theirs is None else read(theirs)
+    before, _, rest = ("" if there is None else there.text).partition(BEGIN)
     changes = "\n".join(f"- {line}" for line in log)
     block = f"{BEGIN}\n\n{card.text.strip()}\n\n{LOG}\n\n{changes}\n\n{END}"
-    if theirs is None:
-        return str(DatasetCard(f"---\n{card.data.to_yaml()}\n---\n\n{block}\n", ignore_metadata_errors=True))
-    there = read(theirs)
-    data = DatasetCardData(**_header(card.data.to_dict(), there.data.to_dict()), ignore_metadata_errors=True)
-    before, _, rest = there.text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    text = "\n\n".join(part for part in (before.strip(), block, after.strip()) if part)
+    text = "\n\n".join(part for part in (before.strip(), block, rest.partition(END)[2].strip()) if part)
+    data = _header(card.data, card.data if there is None else there.data)
     return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
 
 
@@ -113,11 +107,19 @@ def _holds(config: Mapping[str, Any], files: Sequence[str]) -> bool:
     return bool(patterns) and all(any(PurePosixPath(file).match(path) for file in files) for path in patterns)
 
 
-def _header(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Theirs, with ours where they say nothing, where both list, and where the files decide."""
-    both = {**mine, **theirs, **{key: mine[key] for key in OF_THE_FILES if key in mine}}
+def _header(mine: CardData, theirs: CardData) -> CardData:
+    """Theirs, with ours where they say nothing, where both list, and where the files decide; configurations of both."""
+    from datasets.info import DatasetInfosDict
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCardData
+
+    ours, there = mine.to_dict(), theirs.to_dict()
+    both = {**ours, **{key: value for key, value in there.items() if key not in (*CONFIGURED, "size_categories")}}
     for key in LISTS:
-        if key in mine and key in theirs:
-            listed = [theirs[key]] if isinstance(theirs[key], str) else list(theirs[key])
-            both[key] = list(dict.fromkeys([*listed, *mine[key]]))
-    return both
+        if key in ours and key in there:
+            listed = [there[key]] if isinstance(there[key], str) else list(there[key])
+            both[key] = list(dict.fromkeys([*listed, *ours[key]]))
+    data = DatasetCardData(**{key: value for key, value in both.items() if key not in CONFIGURED})
+    for kind in (MetadataConfigs, DatasetInfosDict):
+        kind({**kind.from_dataset_card_data(theirs), **kind.from_dataset_card_data(mine)}).to_dataset_card_data(data)
+    return data

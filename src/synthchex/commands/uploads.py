@@ -18,6 +18,7 @@ from synthchex.commands.push_metrics import first_line, http_error
 CARD = "README.md"
 ATTEMPTS, FIRST_WAIT_S = 5, 1.0
 BUSY = (408, 429, 500, 502, 503, 504)
+CHANGED = (409, 412)  # somebody committed since
 Result = TypeVar("Result")
 Content = Path | bytes
 
@@ -42,8 +43,15 @@ class Change(NamedTuple):
     size: int
 
 
+class State(NamedTuple):
+    """A branch as it is: its last commit, and its card, None where there is none."""
+
+    commit: str
+    card: str | None
+
+
 class Pushed(NamedTuple):
-    """Address of the commit or pull request, None where nothing had changed, and the commit."""
+    """Address of the commit or pull request, None where nothing was to be sent, and the commit."""
 
     url: str | None
     commit: str
@@ -51,15 +59,27 @@ class Pushed(NamedTuple):
 
 def again(action: Callable[[], Result]) -> Result:
     """The result of a request, asked up to `ATTEMPTS` times while the server is busy or does not answer."""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS - 1):
         try:
             return action()
-        except http_error() as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if attempt + 1 == ATTEMPTS or not (status is None or status in BUSY):
+        except failure() as error:
+            if status_of(error) not in (None, *BUSY):
                 raise
             time.sleep(FIRST_WAIT_S * 2**attempt)
-    raise RuntimeError("unreachable")
+    return action()
+
+
+def failure() -> tuple[type[Exception], ...]:
+    """What a request raises: an answer that is an error, no answer, or a download of which there is no copy either."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return http_error(), LocalEntryNotFoundError
+
+
+def status_of(error: Exception) -> int | None:
+    """Status of the answer; None where there was none."""
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status
 
 
 def prepare(to: Destination) -> None:
@@ -74,38 +94,37 @@ def prepare(to: Destination) -> None:
     with_reason(to, lambda: api.create_repo(to.repo_id, repo_type="dataset", private=not to.public, exist_ok=True))
     info = with_reason(to, lambda: api.dataset_info(to.repo_id))
     if not info.private and not to.public:
-        raise ValueError(
-            f"{to.repo_id} is public and was to be private; make it private on the Hub, or pass --public"
-        )
+        raise ValueError(f"{to.repo_id} is public and was to be private; make it private on the Hub, or pass --public")
     if to.revision and not to.create_pr:
         revision = to.revision
         with_reason(to, lambda: api.create_branch(to.repo_id, branch=revision, repo_type="dataset", exist_ok=True))
 
 
-def card_text(to: Destination) -> str | None:
-    """The card that is there; None where there is none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+def state(to: Destination) -> State:
+    """What is there now."""
+    from huggingface_hub import HfApi, hf_hub_download
 
-    def load() -> str | None:
-        try:
-            path = hf_hub_download(to.repo_id, CARD, repo_type="dataset", revision=to.revision)
-        except EntryNotFoundError:
-            return None
-        return Path(path).read_text()
+    def load() -> State:
+        info = HfApi().dataset_info(to.repo_id, revision=to.revision)
+        if CARD not in [file.rfilename for file in info.siblings or ()]:
+            return State(str(info.sha), None)
+        # Of that commit: of a branch, an old copy would do where the Hub does not answer.
+        path = hf_hub_download(to.repo_id, CARD, repo_type="dataset", revision=info.sha)
+        return State(str(info.sha), Path(path).read_text())
 
     return with_reason(to, load)
 
 
 def changes(to: Destination, files: Mapping[str, Content]) -> list[Change]:
-    """What a push of these files would do: shards beside them that are not among them go."""
+    """What a push of these files would do; shards beside them that are not among them go."""
+    return with_reason(to, lambda: _changes(to, files))
+
+
+def _changes(to: Destination, files: Mapping[str, Content]) -> list[Change]:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    listed = with_reason(
-        to,
-        lambda: list(HfApi().list_repo_tree(to.repo_id, recursive=True, revision=to.revision, repo_type="dataset")),
-    )
+    listed = HfApi().list_repo_tree(to.repo_id, recursive=True, revision=to.revision, repo_type="dataset")
     there = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
     found = []
     for path, content in files.items():
@@ -113,17 +132,21 @@ def changes(to: Destination, files: Mapping[str, Content]) -> list[Change]:
         action = "add" if known is None else "keep" if _same(content, known) else "replace"
         found.append(Change(path, action, _size(content)))
     folders = {path.rpartition("/")[0] for path in files if path.endswith(".parquet")}
-    for path in sorted(set(there) - set(files)):
-        if path.endswith(".parquet") and path.rpartition("/")[0] in folders:
-            found.append(Change(path, "delete", 0))
-    return found
+    stale = [path for path in sorted(set(there) - set(files)) if path.endswith(".parquet")]
+    return found + [Change(path, "delete", 0) for path in stale if path.rpartition("/")[0] in folders]
 
 
-def push(to: Destination, files: Mapping[str, Content], message: str) -> Pushed:
-    """Commit the files that changed, all at once; asked again until what is there is what was to be there.
+def push(to: Destination, files: Mapping[str, Content], message: str, *, seen: State) -> Pushed:
+    """Commit the files that changed, all at once; asked again until they are there.
+
+    Args:
+        to: where.
+        files: by their path.
+        message: of the commit.
+        seen: what the card was written into: if anybody has committed since, nothing is.
 
     Raises:
-        ValueError: the Hub refused.
+        ValueError: the Hub refused, or has changed since.
         RuntimeError: it did not answer in `ATTEMPTS` attempts.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -132,10 +155,9 @@ def push(to: Destination, files: Mapping[str, Content], message: str) -> Pushed:
 
     def commit() -> Pushed:
         # Looked at every time: a commit whose answer was lost is there.
-        head = str(api.dataset_info(to.repo_id, revision=to.revision).sha)
-        todo = [change for change in changes(to, files) if change.action != "keep"]
+        todo = [change for change in _changes(to, files) if change.action != "keep"]
         if not todo:
-            return Pushed(None, head)
+            return Pushed(None, str(api.dataset_info(to.repo_id, revision=to.revision).sha))
         operations: list[Any] = [
             CommitOperationDelete(change.path)
             if change.action == "delete"
@@ -149,7 +171,7 @@ def push(to: Destination, files: Mapping[str, Content], message: str) -> Pushed:
             commit_message=message,
             revision=to.revision,
             create_pr=to.create_pr,
-            parent_commit=head,
+            parent_commit=seen.commit,
         )
         return Pushed(made.pr_url or str(made.commit_url), made.oid)
 
@@ -160,7 +182,9 @@ def tag(to: Destination, name: str, commit: str) -> None:
     """Name a commit; a name that is there stays where it is."""
     from huggingface_hub import HfApi
 
-    with_reason(to, lambda: HfApi().create_tag(to.repo_id, tag=name, revision=commit, repo_type="dataset", exist_ok=True))
+    with_reason(
+        to, lambda: HfApi().create_tag(to.repo_id, tag=name, revision=commit, repo_type="dataset", exist_ok=True)
+    )
 
 
 def with_reason(to: Destination, action: Callable[[], Result]) -> Result:
@@ -183,17 +207,21 @@ def with_reason(to: Destination, action: Callable[[], Result]) -> Result:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ValueError(f"{to.repo_id} has no branch {to.revision!r}; create it, or leave out --revision") from error
-    except http_error() as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
+    except failure() as error:
+        status = status_of(error)
         if status in (401, 403):
             raise ValueError(
                 f"this token may not write to {to.repo_id} ({first_line(error)}); make one with write access to it"
             ) from error
-        if status is not None and status not in BUSY:
+        if status in CHANGED:
+            raise ValueError(
+                f"somebody has changed {to.repo_id} in the meantime; run the same command again"
+            ) from error
+        if status not in (None, *BUSY):
             raise ValueError(f"the Hub refused {to.repo_id} ({first_line(error)})") from error
         raise RuntimeError(
-            f"{to.repo_id}: no answer in {ATTEMPTS} attempts ({first_line(error)}); what was sent is kept, run the same "
-            "command again"
+            f"{to.repo_id}: no answer in {ATTEMPTS} attempts ({first_line(error)}); what was sent is kept, run the "
+            "same command again"
         ) from error
 
 

@@ -24,10 +24,10 @@ from synthchex.gate.report import Finding, Report, card_section, lines
 __all__ = ["Comparison", "Finding", "Report", "Terms", "Trial", "card_section", "check", "lines", "together"]
 
 SAID = {
-    "exact": "the file of a real film",
-    "pixels": "the pixels of a real film",
-    "looks": "a near-copy of a real film by looks",
-    "features": "nearer to a real film, by features, than other patients' films come",
+    "exact": "files of real films",
+    "pixels": "films with the pixels of a real film",
+    "looks": "near-copies of real films, by looks",
+    "features": "films nearer to a real film, by features, than other patients' films come",
 }
 
 
@@ -73,7 +73,7 @@ def check(
         raise ValueError(f"expected films in {dataset}, got 0 rows; build it again")
     removed, found, prompts = _read_through(rows, terms)
     findings += [
-        Finding(kind, f"{kind} in {len(numbers)} rows", tuple(numbers)) for kind, numbers in sorted(found.items())
+        Finding(kind, f"{kind}: {len(numbers)} rows", tuple(numbers)) for kind, numbers in sorted(found.items())
     ]
     if not terms.allowed:
         findings.append(
@@ -83,19 +83,19 @@ def check(
         skipped["phrases of local reports"] = "no reports were given"
     elif terms.prompts == "keep":
         copied = texts.copied(prompts, texts.rare_phrases(reports)).nonzero()[0].tolist()
-        what = f"phrases of {texts.WORDS} words from a local report in {len(copied)} prompts"
+        what = f"prompts with {texts.WORDS} words in a row from a local report: {len(copied)}"
         findings += [Finding("report", what, tuple(copied))] if copied else []
     if comparison is None:
         skipped["copies of real films"] = "no real films were given"
         findings.append(Finding("no-real-films", "copies of real films were not looked for: give the local real films"))
-        return Report(len(rows), terms, findings, remarks, removed, skipped)
-    measured, near = _compare(dataset, comparison, quiet)
+        return Report(len(rows), terms, findings, remarks, dict(removed), skipped)
+    measured, near = _compare(dataset, len(rows), comparison, quiet)
     findings += near
     if measured.missed:
         # Without power a silent gate says nothing; for films that anyone may see that is a flaw, not a leak.
         what = f"too few planted copies are caught to rely on the gate: {', '.join(measured.missed)}"
         (remarks if terms.policy == "open" else findings).append(Finding("calibration", what))
-    return Report(len(rows), terms, findings, remarks, removed, skipped, measured, comparison.encoder_name)
+    return Report(len(rows), terms, findings, remarks, dict(removed), skipped, measured, comparison.encoder_name)
 
 
 def together(sets: Sequence[ImageSet]) -> ImageSet:
@@ -136,7 +136,9 @@ def _read_through(rows: shards.Rows, terms: Terms) -> tuple[Counter[str], dict[s
     return removed + Counter({f"column {name}": len(rows) for name in left}), found, prompts
 
 
-def _compare(dataset: Path, comparison: Comparison, quiet: bool) -> tuple[calibration.Calibration, list[Finding]]:
+def _compare(
+    dataset: Path, rows: int, comparison: Comparison, quiet: bool
+) -> tuple[calibration.Calibration, list[Finding]]:
     """Calibrate on the real films, then look for them among the candidates."""
     see = partial(
         copies.see,
@@ -159,8 +161,9 @@ def _compare(dataset: Path, comparison: Comparison, quiet: bool) -> tuple[calibr
     )
     seen = see(sources.open_images(dataset))
     near = copies.nearness(seen, known, num_workers=comparison.num_workers)
-    findings = []
+    unread = tuple(sorted({*range(rows)} - {*seen.kept.tolist()}))
+    findings = [Finding("not-compared", f"films that could not be compared: {len(unread)}", unread)] if unread else []
     for finder, hits in calibration.found(near, measured.thresholds).items():
-        rows = tuple(seen.kept[hits].tolist())
-        findings += [Finding(f"copy-{finder}", f"{len(rows)} films are {SAID[finder]}", rows)] if rows else []
+        caught = tuple(seen.kept[hits].tolist())
+        findings += [Finding(f"copy-{finder}", f"{SAID[finder]}: {len(caught)}", caught)] if caught else []
     return measured, findings

@@ -40,7 +40,11 @@ def cleaned(content: bytes) -> Clean:
     Raises:
         UnreadableImage: it is no whole image.
     """
-    said = tuple(texts(content))
+    try:
+        said = tuple(texts(content))
+    except (OSError, SyntaxError, ValueError):
+        images.read(content)  # says what is wrong with it
+        raise
     if content.startswith(PNG) and not _turned(content) and (png := _png(content)) is not None:
         return Clean(png, ".png", said)
     if content.startswith(JPEG) and not _turned(content) and (jpeg := _jpeg(content)) is not None:

@@ -138,6 +138,7 @@ KINDS: dict[str, Change] = {
     "rotation 8": rotation(8),
     "several at once": together,
 }
+ROUND_TRIP = "autoencoder round trip"
 # Those of which at least 99 % must be caught, or the gate is not fit for its task.
 NEEDED = ("exact", "jpeg 75", "brightness", "crop 5 %")
 

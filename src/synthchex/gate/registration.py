@@ -33,7 +33,7 @@ def contrast(thumbs: np.ndarray, side: int) -> torch.Tensor:
     import torch
     from torch.nn.functional import interpolate
 
-    grey = torch.from_numpy(np.ascontiguousarray(thumbs)).float()[:, None]
+    grey = torch.from_numpy(np.array(thumbs, np.float32))[:, None]
     if side != grey.shape[-1]:
         grey = interpolate(grey, (side, side), mode="area")
     band = _blurred(grey, FINE) - _blurred(grey, COARSE)

@@ -67,7 +67,7 @@ def lines(report: Report) -> Iterator[str]:
     yield f"gate: {report.rows} films, source {report.terms.policy}, prompts {PROMPTS[report.terms.prompts]}"
     if report.calibration is not None:
         yield ""
-        yield from _calibration_lines(report.calibration, str(report.encoder))
+        yield from calibration_lines(report.calibration, str(report.encoder))
         yield ""
     for what, count in sorted(report.removed.items()):
         yield f"  taken away: {what}, {count} films"
@@ -77,11 +77,12 @@ def lines(report: Report) -> Iterator[str]:
         yield f"  remark: {remark.what}"
     for finding in report.findings:
         rows = ", ".join(map(str, finding.rows[:SHOWN_ROWS])) + (", …" if len(finding.rows) > SHOWN_ROWS else "")
-        yield f"  refused: {finding.what}" + (f" (rows {rows})" if rows else "")
-    yield "gate: nothing found" if not report.findings else f"gate: refused, {len(report.findings)} findings"
+        yield f"  found: {finding.what}" + (f" (rows {rows})" if rows else "")
+    yield f"gate: {len(report.findings) or 'no'} findings"
 
 
-def _calibration_lines(measured: Calibration, encoder: str) -> Iterator[str]:
+def calibration_lines(measured: Calibration, encoder: str) -> Iterator[str]:
+    """What thresholds catch and whom they accuse, as a table for a terminal."""
     yield (
         f"  beside {measured.films} real films of {measured.patients} patients"
         f"{'' if measured.patients_known else ' (patients unknown: each film counts as one)'}, encoder {encoder}"

@@ -37,7 +37,17 @@ from synthchex.maths.moments import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SMALL", "MomentStream", "Moments", "frechet_distance", "merge", "moments", "trace_root", "without"]
+__all__ = [
+    "SMALL",
+    "MomentStream",
+    "Moments",
+    "frechet_distance",
+    "in_one_place",
+    "merge",
+    "moments",
+    "trace_root",
+    "without",
+]
 
 SMALL = 1.0  # below this many rows per column the rows are a cheaper factor than Cholesky's (measured)
 ROUNDING = 1e-9  # of the total variance: more doubt than this in the square roots, and singular values are taken
@@ -75,12 +85,39 @@ def frechet_distance(
     >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))
     9.0
     """
-    real, fake = _in_one_place(_checked(real, "real"), _checked(fake, "fake"))
+    real, fake = in_one_place(_checked(real, "real"), _checked(fake, "fake"))
     few = [side for side in (real, fake) if not isinstance(side, Moments) and len(side) < SMALL * _width(side)]
     if few:
         smaller = min(few, key=len)
         return _from_rows(smaller, fake if smaller is real else real, precision)
     return _from_moments(_known(real, precision), _known(fake, precision))
+
+
+def in_one_place(*sides: Features | Moments) -> list[Features | Moments]:
+    """Checked features or moments, all on the accelerator that one of them is on, if any.
+
+    Raises:
+        ValueError: widths differ.
+    """
+    import torch
+
+    widths = [_width(side) for side in sides]
+    if len(set(widths)) > 1:
+        raise ValueError(
+            f"expected features of one width, got {widths[0]} for real and {widths[1]} for fake; "
+            "encode both sides with the same encoder"
+        )
+    places = [getattr(side.mean if isinstance(side, Moments) else side, "device", None) for side in sides]
+    device = next((place for place in places if isinstance(place, torch.device) and place.type != "cpu"), None)
+    if device is None or places[0] == places[1]:
+        return list(sides)
+    move: Callable[[Features], torch.Tensor] = lambda values: torch.as_tensor(values, device=device)  # noqa: E731
+    return [
+        side if place == device
+        else Moments(side.count, move(side.mean), move(side.scatter)) if isinstance(side, Moments)
+        else move(side)
+        for side, place in zip(sides, places, strict=True)
+    ]  # fmt: skip
 
 
 def trace_root(inner: torch.Tensor, rank: int, spread: float, product: Callable[[], torch.Tensor]) -> float:
@@ -112,29 +149,6 @@ def _checked(side: Features | Moments, name: str) -> Features | Moments:
     if side.count < 2:
         raise ValueError(f"{name}: expected at least 2 rows, got {side.count}; a covariance needs two")
     return side
-
-
-def _in_one_place(*sides: Features | Moments) -> list[Features | Moments]:
-    """Both sides on the accelerator that one of them is on, if any; widths compared."""
-    import torch
-
-    widths = [_width(side) for side in sides]
-    if len(set(widths)) > 1:
-        raise ValueError(
-            f"expected features of one width, got {widths[0]} for real and {widths[1]} for fake; "
-            "encode both sides with the same encoder"
-        )
-    places = [getattr(side.mean if isinstance(side, Moments) else side, "device", None) for side in sides]
-    device = next((place for place in places if isinstance(place, torch.device) and place.type != "cpu"), None)
-    if device is None or places[0] == places[1]:
-        return list(sides)
-    move: Callable[[Features], torch.Tensor] = lambda values: torch.as_tensor(values, device=device)  # noqa: E731
-    return [
-        side if place == device
-        else Moments(side.count, move(side.mean), move(side.scatter)) if isinstance(side, Moments)
-        else move(side)
-        for side, place in zip(sides, places, strict=True)
-    ]  # fmt: skip
 
 
 def _width(side: Features | Moments) -> int:

@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from synthchex.maths import arrays, intervals, selections
 from synthchex.maths.arrays import Features
-from synthchex.maths.frechet import frechet_distance, trace_root
+from synthchex.maths.frechet import frechet_distance, in_one_place, trace_root
 from synthchex.maths.intervals import Clusters, Interval
 from synthchex.maths.moments import BLOCK, Moments, MomentStream, merge, moments, without
 
@@ -149,20 +149,18 @@ def random_order(rows: int, clusters: Clusters, seed: int) -> np.ndarray:
 
 
 def _checked(real: Features | Moments, fake: Features) -> tuple[Features | Moments, Features]:
-    if isinstance(real, Moments):
-        fake, count = arrays.check(fake, "fake", rows=2), real.count
-    else:
-        real, fake = arrays.check_pair(real, fake, rows=2)
-        count = len(real)
+    known = real if isinstance(real, Moments) else arrays.check(real, "real", rows=2)
+    sides: Any = in_one_place(known, arrays.check(fake, "fake", rows=2))
     width = int(fake.shape[1])
     least = max(4, math.ceil(ROWS_PER_COLUMN * width))  # each half needs a covariance
-    for name, rows in (("real", count), ("fake", len(fake))):
+    for name, side in zip(("real", "fake"), sides, strict=True):
+        rows = side.count if isinstance(side, Moments) else len(side)
         if rows < least:
             raise ValueError(
                 f"{name}: expected at least {ROWS_PER_COLUMN} rows per feature ({least} for width {width}) to "
                 f"extrapolate, got {rows}; pass more images, or compare at equal counts"
             )
-    return real, fake
+    return sides[0], sides[1]
 
 
 def _parts(count: int, points: int) -> list[slice]:
@@ -175,7 +173,7 @@ def _parts(count: int, points: int) -> list[slice]:
 
 def _nested(rows_at: RowsAt, order: np.ndarray, parts: Sequence[slice]) -> Iterator[Moments]:
     """Moments of the parts in one pass: from the start as rows come in, from the end as what the rows before lack."""
-    heads, tails = ([part for part in parts if (part.start > 0) is late] for late in (False, True))
+    heads, tails = [part for part in parts if not part.start], [part for part in parts if part.start]
     starts, stops = {part.start for part in tails}, {part.stop for part in heads}
     stream, known = MomentStream(), 0
     before: dict[int, Moments] = {}

@@ -86,7 +86,7 @@ class MomentStream:
 
     Args:
         block: rows per covariance update; more costs memory, far fewer costs time.
-        precision: of the rows and their products inside a block. `float32` is a fast mode: it loses about 3e-8 of the
+        precision: of the rows and their products inside a block. `float32` is a fast mode: it loses about 1e-7 of the
             distance, and 1e-6 where a direction is constant (LayerNorm leaves one), as square roots amplify rounding.
     """
 

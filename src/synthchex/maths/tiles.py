@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     Part = tuple[torch.Tensor, torch.Tensor | None]
+    Block = tuple[torch.Tensor, torch.Tensor]
 
 BLOCK = 1024  # tiles of the diagonal are made whole, so a large block wastes products; a small one is slow
 DEVICE_BLOCK = 8192  # an accelerator wants fewer, larger tiles
@@ -80,7 +81,7 @@ def kernel_sums(
     sides = arrays.to_tensor(real), arrays.to_tensor(fake)
     block = block or (BLOCK if sides[0].device.type == "cpu" else DEVICE_BLOCK)
     x, y = ([kernel.part(rows, _kind(precision)) for rows in side.split(block)] for side in sides)
-    v, w = ([_columns(side, start, block) for start in range(0, len(side.rows), block)] for side in weights)
+    v, w = (_blocks(side, part[0][0], block) for side, part in zip(weights, (x, y), strict=True))
     within_real, _, form_real = _pass(x, x, v, v, kernel, precision)
     within_fake, _, form_fake = _pass(y, y, w, w, kernel, precision)
     to_fake, to_real, across = _pass(x, y, v, w, kernel, precision)
@@ -125,8 +126,8 @@ def own_sums(
 def _pass(
     x: Sequence[Part],
     y: Sequence[Part],
-    v: Sequence[Weights],
-    w: Sequence[Weights],
+    v: Sequence[Block],
+    w: Sequence[Block],
     kernel: Kernel,
     precision: Precision,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,22 +135,20 @@ def _pass(
     import torch
 
     same, like = x is y, x[0][0]
-    rows, columns = ([_zeros(like, len(part), 1 + v[0].rows.shape[1]) for part, _ in side] for side in (x, y))
+    rows, columns = ([_zeros(like, len(part), 1 + v[0][0].shape[1]) for part, _ in side] for side in (x, y))
     columns = rows if same else columns
-    forms = _zeros(like, v[0].forms.shape[1])
+    forms = _zeros(like, v[0][1].shape[1])
     buffer = like.new_empty(len(x[0][0]) * len(y[0][0]))
     for i, left in enumerate(x):
-        v_rows, v_forms = _on(v[i], like)
         for j in range(i if same else 0, len(y)):
             tile = _tile(left, y[j], kernel, precision, buffer)
             if same and i == j:
                 tile.fill_diagonal_(0.0)
-            w_rows, w_forms = _on(w[j], like)
-            rows[i] += _row_sums(tile, w_rows)
+            rows[i] += _row_sums(tile, w[j][0])
             if not (same and i == j):
-                columns[j] += _row_sums(tile.T, v_rows)
+                columns[j] += _row_sums(tile.T, v[i][0])
             if len(forms):
-                forms += (2.0 if same and i != j else 1.0) * _forms(tile, v_forms, w_forms)
+                forms += (2.0 if same and i != j else 1.0) * _forms(tile, v[i][1], w[j][1])
     return torch.cat(rows).cpu().numpy(), torch.cat(columns).cpu().numpy(), forms.cpu().numpy()
 
 
@@ -169,7 +168,7 @@ def _forms(tile: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch
     import torch
 
     with arrays.products("float32"):
-        return (tile @ right).mul_(left).sum(dim=0, dtype=torch.float64)
+        return (tile @ right.to(tile.dtype)).mul_(left).sum(dim=0, dtype=torch.float64)
 
 
 def _tile(left: Part, right: Part, kernel: Kernel, precision: Precision, buffer: torch.Tensor | None) -> torch.Tensor:
@@ -201,12 +200,9 @@ def _zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
     return like.new_zeros(shape, dtype=torch.float64)
 
 
-def _columns(weights: Weights, start: int, block: int) -> Weights:
-    return Weights(*(side[start : start + block] for side in weights))
-
-
-def _on(weights: Weights, like: torch.Tensor) -> list[torch.Tensor]:
-    """A block of columns as floats on the features' device."""
+def _blocks(weights: Weights, like: torch.Tensor, block: int) -> list[Block]:
+    """Columns on the features' device, in blocks of rows: those for row sums as floats, forms as they are."""
     import torch
 
-    return [torch.from_numpy(np.ascontiguousarray(side)).to(like.device).to(like.dtype) for side in weights]
+    rows, forms = (torch.from_numpy(np.ascontiguousarray(side)).to(like.device) for side in weights)
+    return list(zip(rows.to(like.dtype).split(block), forms.split(block), strict=True))
