@@ -128,6 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     dropped = report.flagged if options.drop_flagged else []
     if refused(report, dropped) and options.allow_findings is None:
         print(why_refused(report, dropped), file=sys.stderr)
+        if options.json:
+            print(json.dumps({"refused": [finding.what for finding in report.findings], "rows": report.flagged}))
         return REFUSED
     staged = staging.stage(options.dataset, work, terms, dropped, quiet=options.quiet)
     reason = options.allow_findings if refused(report, dropped) else None

@@ -19,7 +19,8 @@ from synthchex.models import store
 
 FEATURED = 2  # real films nearest by features that are laid over a candidate too
 BLOCK = 2048  # real films that are compared at a time
-BATCH = 64  # candidates that are
+HASHED = 128  # that are hashed at a time: 0.6 MB each
+BATCH = 64  # candidates that are compared by looks at a time
 NOBODY = -1
 
 
@@ -83,7 +84,7 @@ def reference(films: Seen, patients: Sequence[str] | None) -> Reference:
         patients: of every row of the set; None where unknown: then each film is a patient of its own.
     """
     named = np.arange(len(films)) if patients is None else np.asarray(patients)[films.kept]
-    blocks = [films.signatures[start : start + BLOCK] for start in range(0, len(films), BLOCK)]
+    blocks = [films.signatures[start : start + HASHED] for start in range(0, len(films), HASHED)]
     hashes = np.concatenate([looks.window_hashes(block) for block in blocks])
     return Reference(films, np.unique(named, return_inverse=True)[1], hashes)
 
@@ -129,22 +130,30 @@ def _same(keys: Sequence[Any], known: Sequence[Any], real: Reference, owners: np
 
 def _by_features(features: np.ndarray, real: Reference, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest real rows of each candidate by features, (M, FEATURED), -1: none; and the distance to the first."""
-    near = np.full((len(features), FEATURED), -1, np.int64)
+    near, distance = np.full((len(features), FEATURED), -1, np.int64), np.full(len(features), np.inf)
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        near[rows] = _near(np.asarray(features[rows]), real, owners[rows])
+        # By differences, which copies need: products of large features lose the small ones.
+        gaps = np.asarray(features[rows], np.float64) - real.films.features[near[rows, 0]]
+        distance[rows] = np.where(near[rows, 0] < 0, np.inf, np.linalg.norm(gaps, axis=1))
+    return near, distance
+
+
+def _near(features: np.ndarray, real: Reference, owners: np.ndarray) -> np.ndarray:
+    """The nearest real rows of some candidates, (B, FEATURED)."""
     centre = np.asarray(real.films.features[:BLOCK], np.float64).mean(axis=0).astype(np.float32)
-    for start in range(0, len(features), BATCH):
-        one = np.asarray(features[start : start + BATCH]) - centre
-        best, places = np.full((len(one), FEATURED), np.inf, np.float32), near[start : start + BATCH]
-        for first in range(0, len(real.films), BLOCK):
-            two = np.asarray(real.films.features[first : first + BLOCK]) - centre
-            # The candidates' own squares are left out: the order is the same.
-            squares = (two * two).sum(axis=1) - 2 * one @ two.T
-            squares[real.owners[first : first + BLOCK] == owners[start : start + BATCH, None]] = np.inf
-            best = np.concatenate([best, squares], axis=1)
-            numbers = np.broadcast_to(np.arange(first, first + len(two)), squares.shape)
-            places = np.concatenate([places, np.where(np.isinf(squares), -1, numbers)], axis=1)
-            order = np.argsort(best, axis=1, kind="stable")[:, :FEATURED]
-            best, places = np.take_along_axis(best, order, 1), np.take_along_axis(places, order, 1)
-        near[start : start + BATCH] = places
-    # By differences, which copies need: products of large features lose the small ones.
-    gaps = np.asarray(features, np.float64) - real.films.features[near[:, 0]]
-    return near, np.where(near[:, 0] < 0, np.inf, np.linalg.norm(gaps, axis=1))
+    one = features - centre
+    best, places = np.full((len(one), FEATURED), np.inf, np.float32), np.full((len(one), FEATURED), -1)
+    for first in range(0, len(real.films), BLOCK):
+        two = np.asarray(real.films.features[first : first + BLOCK]) - centre
+        # The candidates' own squares are left out: the order is the same.
+        squares = (two * two).sum(axis=1) - 2 * one @ two.T
+        squares[real.owners[first : first + BLOCK] == owners[:, None]] = np.inf
+        some = np.argpartition(squares, min(FEATURED, len(two)) - 1, axis=1)[:, :FEATURED]
+        found = np.take_along_axis(squares, some, 1)
+        best = np.concatenate([best, found], axis=1)
+        places = np.concatenate([places, np.where(np.isinf(found), -1, some + first)], axis=1)
+        order = np.argsort(best, axis=1, kind="stable")[:, :FEATURED]
+        best, places = np.take_along_axis(best, order, 1), np.take_along_axis(places, order, 1)
+    return places
