@@ -55,16 +55,7 @@ def wide() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DINOv2 with the processor that RAD-DINO has: shorter edge, then centre crop."""
-    from transformers import Dinov2Config, Dinov2Model
-    from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("dino") / "model"
-    config = Dinov2Config(image_size=56, patch_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
-    Dinov2Model(config).save_pretrained(folder)
-    size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-    BitImageProcessorPil(**size, image_mean=[0.53] * 3, image_std=[0.26] * 3).save_pretrained(folder)
-    return folder
+    return tiny.dino(tmp_path_factory.mktemp("dino") / "model")
 
 
 def test_every_named_encoder_says_where_it_is_from_and_what_it_has_seen() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from synthchex import phantom
 from synthchex.commands import push_results
@@ -21,17 +22,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="module")
 def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of RAD-DINO's class, random."""
-    import torch
-    from transformers import Dinov2Config, Dinov2Model
-    from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("dino") / "model"
-    config = Dinov2Config(image_size=56, patch_size=14, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
-    Dinov2Model(config).save_pretrained(folder)
-    size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-    BitImageProcessorPil(**size, image_mean=[0.53] * 3, image_std=[0.26] * 3).save_pretrained(folder)
-    return folder
+    return tiny.dino(tmp_path_factory.mktemp("dino") / "model")
 
 
 def table(folder: Path, made: phantom.Phantoms, *, real: bool) -> Path:

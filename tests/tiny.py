@@ -16,6 +16,8 @@ from transformers import (
     CLIPProcessor,
     CLIPTokenizer,
     CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -25,6 +27,17 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessor,
 )
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
+
+def dino(folder: Path) -> Path:
+    """A DINOv2 with the processor that RAD-DINO has: shorter edge, then centre crop, 56 px."""
+    torch.manual_seed(0)
+    config = Dinov2Config(image_size=56, patch_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    Dinov2Model(config).save_pretrained(folder)
+    size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    BitImageProcessorPil(**size, image_mean=[0.53] * 3, image_std=[0.26] * 3).save_pretrained(folder)
+    return folder
 
 
 def vit_classifier(folder: Path, labels: list[str], *, seed: int = 0) -> Path:
