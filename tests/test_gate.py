@@ -19,7 +19,7 @@ from synthchex import gate
 from synthchex.data import images, records, shards, sources
 from synthchex.data.sources import ImageSet
 from synthchex.gate import calibration, copies, identifiers, looks, metadata, planted, registration, signatures, texts
-from synthchex.gate.release import Terms, features, namer, release
+from synthchex.gate.release import Terms, features, free_text, namer, release
 
 ROOT = Path(__file__).resolve().parents[1]
 OPEN = Terms("open", "keep")
@@ -165,7 +165,7 @@ def test_threads_and_blocks_change_nothing(known: copies.Reference, monkeypatch:
 def test_thresholds_leave_the_allowed_chance_to_a_new_film() -> None:
     count = 999
     null = copies.Nearness(
-        *[np.full(count, -1)] * 3, np.arange(count) / count, np.zeros(count), np.arange(count, 0, -1.0), np.zeros(count)
+        *[np.full(count, -1)] * 2, np.arange(count) / count, np.zeros(count), np.arange(count, 0, -1.0), np.zeros(count)
     )
     limits = calibration.thresholds(null, 0.01)  # 5 of 1000 for each
     assert (np.count_nonzero(null.correlation > limits.correlation), limits.distance) == (4, 5.0)
@@ -477,6 +477,12 @@ def test_a_closed_source_releases_neither_prompt_nor_columns_of_the_films_it_cam
 def test_identifiers_that_are_left_are_named_by_column() -> None:
     done = release(stored(prompt="See s50414267 of 2016-03-02.", note={"of": ["p10000032"]}), "f", OPEN)
     assert done.found == {"prompt": ["MIMIC-CXR study", "date"], "note": ["MIMIC-CXR subject"]}
+
+
+def test_free_text_is_all_that_a_row_says_of_its_film() -> None:
+    row = stored(model="org/model", note="Old film for comparison.", id="a")
+    assert free_text(row, OPEN) == "Mild edema.\nOld film for comparison."
+    assert free_text(row, Terms("open", "from-labels")) == "Old film for comparison."
 
 
 def test_a_film_that_cannot_be_read_is_lost_with_its_reason() -> None:

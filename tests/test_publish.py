@@ -408,7 +408,7 @@ def test_reports_are_read_from_tables(
     (tmp_path / "reports.csv").write_text(f"report\n{rows[0]['prompt']}\n\n")
     words = usual(folder, real, "--dry-run", "--reports", tmp_path / "reports.csv")
     assert here(*words) == REFUSED
-    assert "prompts with 8 words in a row from a local report: 1" in capsys.readouterr().err
+    assert "texts with 8 words in a row from a local report: 1 rows" in capsys.readouterr().err
 
 
 def test_what_rows_say_of_their_source_is_not_loosened(made: Path, tmp_path: Path) -> None:
@@ -423,6 +423,16 @@ def test_what_rows_say_of_their_source_is_not_loosened(made: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="--source-policy must be credentialed, as the rows say, got open; leave"):
         publish.source_policy(options)
     assert publish.source_policy(publish.parser().parse_args([str(made), "--repo", "a/b"])) == "unknown"
+
+
+def test_open_real_films_do_not_make_prompts_open(made: Path, tmp_path: Path) -> None:
+    table = pq.read_table(next(made.glob("data/*.parquet")))
+    said = table.append_column("source_policy", pa.array(["open"] * len(table)))
+    pq.write_table(said, tmp_path / "nih.parquet")
+    options = publish.parser().parse_args([str(made), "--repo", "a/b", "--real", str(tmp_path / "nih.parquet")])
+    assert publish.source_policy(options) == "unknown"
+    options.source_policy = "open"
+    assert publish.source_policy(options) == "open"
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------

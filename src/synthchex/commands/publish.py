@@ -81,7 +81,7 @@ def _add_decisions(options: Parser) -> None:
     what.add_argument(
         "--source-policy",
         choices=policies.POLICIES,
-        help="where the prompts come from (default: what the rows of the dataset or of --real say, else unknown)",
+        help="where the prompts come from (default: what the rows of the dataset say, else unknown)",
     )
     what.add_argument(
         "--prompts",
@@ -144,7 +144,7 @@ def check_options(options: Any) -> None:
     """Refuse what cannot work before anything is read.
 
     Raises:
-        ValueError: a repository that is no org/name, an empty reason, a pull request against a branch, no dataset.
+        ValueError: a repository that is no org/name, no reason, a pull request against a branch, no dataset or card.
     """
     if options.repo.count("/") != 1 or not all(options.repo.split("/")):
         raise ValueError(f"--repo must be org/name, got {options.repo!r}")
@@ -155,25 +155,25 @@ def check_options(options: Any) -> None:
     if options.create_pr and options.revision:
         raise ValueError(f"--create-pr opens a request against main, got --revision {options.revision!r} too; drop one")
     shards.parquet_files(options.dataset)
+    local_card(options.dataset)
 
 
 def source_policy(options: Any) -> str:
-    """The policy that was given, or that the rows of the dataset or of the real films say; the strictest of these.
+    """The policy that was given, or that the rows of the dataset say; credentialed where the real films are.
+
+    Real films that are open say nothing of where the prompts come from.
 
     Raises:
         ValueError: a looser one was given than the rows say.
     """
     said = [policies.source_policy(path) for path in map(Path, options.real) if policies.has_rows(path)]
     own = policies.source_policy(options.dataset)
-    said += [own] if own != "unknown" else []
-    stated = next((policy for policy in policies.POLICIES if policy in said), None)
-    if options.source_policy is None:
-        return stated or "unknown"
-    if stated == "credentialed" and options.source_policy != stated:
+    stated = "credentialed" if "credentialed" in [own, *said] else own
+    if stated == "credentialed" and options.source_policy not in (None, stated):
         raise ValueError(
             f"--source-policy must be credentialed, as the rows say, got {options.source_policy}; leave the option out"
         )
-    return str(options.source_policy)
+    return str(options.source_policy or stated)
 
 
 def comparison(options: Any, work: Path) -> gate.Comparison | None:

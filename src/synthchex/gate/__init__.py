@@ -18,7 +18,7 @@ from synthchex.data import shards, sources
 from synthchex.data.sources import ImageSet
 from synthchex.gate import calibration, copies, planted, texts
 from synthchex.gate.calibration import Trial
-from synthchex.gate.release import Terms, namer, release
+from synthchex.gate.release import Terms, free_text, namer, release
 from synthchex.gate.report import Finding, Report, card_section, lines
 
 __all__ = ["Comparison", "Finding", "Report", "Terms", "Trial", "card_section", "check", "lines", "together"]
@@ -71,7 +71,7 @@ def check(
     rows = shards.Rows(shards.parquet_files(dataset))
     if not len(rows):
         raise ValueError(f"expected films in {dataset}, got 0 rows; build it again")
-    removed, found, prompts = _read_through(rows, terms)
+    removed, found, spoken = _read_through(rows, terms)
     findings += [
         Finding(kind, f"{kind}: {len(numbers)} rows", tuple(numbers)) for kind, numbers in sorted(found.items())
     ]
@@ -81,9 +81,9 @@ def check(
         )
     if reports is None:
         skipped["phrases of local reports"] = "no reports were given"
-    elif terms.prompts == "keep":
-        copied = texts.copied(prompts, texts.rare_phrases(reports)).nonzero()[0].tolist()
-        what = f"prompts with {texts.WORDS} words in a row from a local report: {len(copied)}"
+    else:
+        copied = texts.copied(spoken, texts.rare_phrases(reports)).nonzero()[0].tolist()
+        what = f"texts with {texts.WORDS} words in a row from a local report: {len(copied)} rows"
         findings += [Finding("report", what, tuple(copied))] if copied else []
     if comparison is None:
         skipped["copies of real films"] = "no real films were given"
@@ -123,17 +123,17 @@ def together(sets: Sequence[ImageSet]) -> ImageSet:
 
 
 def _read_through(rows: shards.Rows, terms: Terms) -> tuple[Counter[str], dict[str, list[int]], list[str]]:
-    """What rows lose when they leave, rows by what they may not leave with, and the prompts."""
-    opaque, removed, found, prompts = namer(b""), Counter[str](), defaultdict[str, list[int]](list), list[str]()
+    """What rows lose when they leave, rows by what they may not leave with, and the free text of each."""
+    opaque, removed, found, spoken = namer(b""), Counter[str](), defaultdict[str, list[int]](list), list[str]()
     for number in range(len(rows)):
         released = release(rows[number], opaque(str(number)), terms)
         removed += released.removed
-        prompts.append(released.row.get("prompt") or "")
+        spoken.append(free_text(released.row, terms))
         kinds = [f"{kind} in {column}" for column, names in released.found.items() for kind in names]
         for kind in [*kinds, *([f"unreadable film: {released.lost}"] if released.lost else [])]:
             found[kind].append(number)
     left = [name for name in rows.columns if name not in released.row]
-    return removed + Counter({f"column {name}": len(rows) for name in left}), found, prompts
+    return removed + Counter({f"column {name}": len(rows) for name in left}), found, spoken
 
 
 def _compare(

@@ -6,8 +6,9 @@ in blocks and candidates a few at a time; what is held in memory is 0.3 kB per r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,6 @@ class Seen:
     contents: Sequence[str]
     signatures: np.ndarray
     features: np.ndarray
-    skipped: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -50,13 +50,12 @@ class Reference:
 class Nearness(NamedTuple):
     """How near the nearest real film is to each candidate, and which it is, by row of the reference; -1 for none.
 
-    `correlation`, -1 to 1, higher is nearer, of film `laid`; `distance`, in units of the features, lower is nearer, to
-    film `near`; `bits`, 0 to 64, lower is nearer, of perceptual hashes.
+    `correlation`, 0 to 1, higher is nearer, of film `laid`; `distance`, in units of the features, lower is nearer, to
+    film `near`.
     """
 
     exact: np.ndarray
     pixels: np.ndarray
-    bits: np.ndarray
     correlation: np.ndarray
     laid: np.ndarray
     distance: np.ndarray
@@ -73,7 +72,7 @@ def see(
     """
     encoders = [signatures.Signer(), encoder]
     seen = store.encode(films, encoders, kept, batch_size=batch_size, num_workers=num_workers, quiet=quiet)
-    return Seen(seen.kept, seen.hashes, seen.features[0], seen.features[1], seen.skipped)
+    return Seen(seen.kept, seen.hashes, seen.features[0], seen.features[1])
 
 
 def reference(films: Seen, patients: Sequence[str] | None) -> Reference:
@@ -103,22 +102,24 @@ def nearness(candidates: Seen, real: Reference, *, owners: np.ndarray | None = N
     parts = []
     for start in range(0, len(candidates), BATCH):
         rows = slice(start, start + BATCH)
-        thumbs = signatures.thumbnails(candidates.signatures[rows])
-        own = owners[rows]
-        parts.append(
-            looks.compare(
-                thumbs,
-                real.films.signatures,
-                real.hashes,
-                barred=lambda place, own=own: real.owners == own[place],  # type: ignore[misc]
-                besides=near[rows],
-                num_workers=num_workers,
-            )
+        looked = looks.compare(
+            signatures.thumbnails(candidates.signatures[rows]),
+            real.films.signatures,
+            real.hashes,
+            foreign=partial(_foreign, real.owners, owners[rows]),
+            besides=near[rows],
+            num_workers=num_workers,
         )
-    bits, correlation, laid = (np.concatenate(part) for part in zip(*parts, strict=True))
+        parts.append(looked)
+    correlation, laid = (np.concatenate(part) for part in zip(*parts, strict=True))
     exact = _same(candidates.contents, real.films.contents, real, owners)
     pixels = _same(signatures.digests(candidates.signatures), signatures.digests(real.films.signatures), real, owners)
-    return Nearness(exact, pixels, bits, correlation, laid, distance, near[:, 0])
+    return Nearness(exact, pixels, correlation, laid, distance, near[:, 0])
+
+
+def _foreign(real: np.ndarray, candidates: np.ndarray, place: int) -> np.ndarray:
+    """Which real films are not of a candidate's own patient, bool (N,)."""
+    return np.asarray(real != candidates[place])
 
 
 def _same(keys: Sequence[Any], known: Sequence[Any], real: Reference, owners: np.ndarray) -> np.ndarray:

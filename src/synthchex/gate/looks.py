@@ -30,9 +30,8 @@ BARRED = 255
 
 
 class Looks(NamedTuple):
-    """Of each candidate: least distance of hashes, best correlation, and the real row it is with (-1: none)."""
+    """Of each candidate: best correlation, 0 to 1, and the real row it is with (-1: none)."""
 
-    bits: np.ndarray
     correlation: np.ndarray
     laid: np.ndarray
 
@@ -64,7 +63,7 @@ def compare(
     real: np.ndarray,
     hashes: np.ndarray,
     *,
-    barred: Callable[[int], np.ndarray],
+    foreign: Callable[[int], np.ndarray],
     besides: np.ndarray,
     num_workers: int,
 ) -> Looks:
@@ -74,7 +73,7 @@ def compare(
         thumbs: of the candidates, uint8 (B, S, S).
         real: signatures of the real films, (N, WIDTH); only those compared are read.
         hashes: `window_hashes` of the real films.
-        barred: which real films do not count for a candidate, bool (N,).
+        foreign: which real films count for the candidate at a place, bool (N,).
         besides: real rows to lay over each candidate beside those that hashes find, (B, k); -1 for none.
         num_workers: threads.
     """
@@ -83,17 +82,16 @@ def compare(
 
     def apart(place: int) -> np.ndarray:
         bits = _bits(prints[place], hashes)
-        bits[barred(place)] = BARRED
+        bits[~foreign(place)] = BARRED
         return bits
 
-    least, starts = np.zeros(len(thumbs), np.int64), list[Start]()
+    starts = list[Start]()
     for place, bits in enumerate(in_order(apart, len(thumbs), num_workers=num_workers, ahead=8)):
         order = np.argsort(bits, kind="stable")[:SHORTLIST]
-        least[place] = bits[order[0]]
         rows = dict.fromkeys([*besides[place], *order[bits[order] < BARRED]])
         for row in [int(row) for row in rows if row >= 0][:SHORTLIST]:
             starts += _starts(place, row, prints[place], hashes[row])
-    return Looks(least, *_lay(asked, starts, real, len(thumbs)))
+    return _lay(asked, starts, real, len(thumbs))
 
 
 def queries(thumbs: np.ndarray) -> list[Query]:
@@ -128,11 +126,11 @@ def _starts(candidate: int, row: int, prints: np.ndarray, hashes: np.ndarray) ->
     return [Start(candidate, row, *divmod(int(place), len(hashes)), bool(apart[place] > 32)) for place in order]
 
 
-def _lay(asked: list[Query], starts: list[Start], real: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _lay(asked: list[Query], starts: list[Start], real: np.ndarray, count: int) -> Looks:
     """Best correlation of each candidate and the real row it is with; all starts at half size, the best at full."""
     best, laid = np.zeros(count), np.full(count, -1, np.int64)
     if not starts:
-        return best, laid
+        return Looks(best, laid)
     candidate, row, query, window, negative = np.array(starts, np.int64).T
     rows, places = np.unique(row, return_inverse=True)
     signed = np.asarray(real[rows])
@@ -148,7 +146,7 @@ def _lay(asked: list[Query], starts: list[Start], real: np.ndarray, count: int) 
     values = fine.correlation.numpy()
     for place in np.argsort(values, kind="stable"):
         best[candidate[chosen[place]]], laid[candidate[chosen[place]]] = values[place], row[chosen[place]]
-    return best, laid
+    return Looks(best, laid)
 
 
 def _laid(thumbs: np.ndarray, films: np.ndarray, maps: torch.Tensor, side: int) -> registration.Laid:

@@ -120,6 +120,12 @@ def release(row: Mapping[str, Any], name: str, terms: Terms) -> Released:
     return Released(out, _identifiers(out), removed, lost)
 
 
+def free_text(row: Mapping[str, Any], terms: Terms) -> str:
+    """What a released row says in words, but for names, technical columns and prompts that were made from labels."""
+    silent = {*NAMES, *TECHNICAL, *(() if terms.prompts == "keep" else ("prompt",))}
+    return "\n".join(value for column, value in row.items() if isinstance(value, str) and column not in silent)
+
+
 def _source(image: Mapping[str, Any] | None) -> Any:
     """Bytes of a stored film, or its path; empty where there is none."""
     image = image or {}

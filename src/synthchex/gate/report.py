@@ -115,7 +115,7 @@ def card_section(report: Report, *, dropped: int, reason: str | None) -> str:
         text += ["", "Nothing that the gate looks for is left in this dataset."]
     else:
         text += ["", f"**The gate refused this dataset and was overridden.** Reason given: {reason}", ""]
-        text += [f"- {finding.what}" for finding in report.findings]
+        text += [f"- {finding.what}" for finding in (report.of_the_set if dropped else report.findings)]
     text += ["", *[f"Remark: {remark.what}." for remark in report.remarks]] if report.remarks else []
     return "\n".join(text) + "\n"
 
