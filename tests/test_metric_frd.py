@@ -42,8 +42,8 @@ def test_both_conventions(frd: Any, tables: Any) -> None:
 def test_few_rows_constant_columns_and_equal_tables_are_said(frd: Any, tables: Any) -> None:
     fake, real = tables
     few = frd.compute(predictions=fake[:12], references=real)["warnings"]
-    assert "n < 2.5 d: 12 predictions for 5 features; the value is mostly bias" in few
-    assert "counts differ while small: the bias of the two sides differs" in few
+    assert "FRD of 12 predictions with 5 features is mostly bias (fewer than 2.5 films per feature)" in few
+    assert any(text.startswith("FRD of sides of different sizes") for text in few)
     constant = [np.insert(side, 2, 7.0, axis=1) for side in tables]
     result = frd.compute(predictions=constant[0], references=constant[1])
     assert "1 columns left out, constant in the references: [2]" in result["warnings"]

@@ -77,12 +77,16 @@ def _doubts(fake: sides.Side, real: sides.Side) -> list[str]:
         "references": real.count if real.moments else len(real),
     }
     few = [
-        f"n < 2.5 d: {count} {name} for {width} features"
+        f"FID of {count:,} {name} with {width:,} features is mostly bias (under 2.5 films per feature): see its floor"
         for name, count in counts.items()
         if count and count < 2.5 * width
     ]
     unequal = len(set(counts.values())) > 1 and bool(few)
-    return few + (["counts differ while small: the bias of the two sides differs"] if unequal else [])
+    return few + (
+        ["FID of sides of different sizes: each has its own bias, so compare only values from the same two counts"]
+        if unequal
+        else []
+    )
 
 
 def _refuse(asked: list[str]) -> None:

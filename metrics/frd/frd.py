@@ -92,12 +92,14 @@ class FRD(impl.Measure):
 
 def _doubts(found: radiomics.Radiomics, counts: dict[str, int]) -> list[str]:
     doubts = [
-        f"n < 2.5 d: {count} {name} for {found.features} features; the value is mostly bias"
+        f"FRD of {count:,} {name} with {found.features} features is mostly bias (fewer than 2.5 films per feature)"
         for name, count in counts.items()
         if count < ROWS_PER_FEATURE * found.features
     ]
     if doubts and len(set(counts.values())) > 1:
-        doubts.append("counts differ while small: the bias of the two sides differs")
+        doubts.append(
+            "FRD of sides of different sizes: each has its own bias, so compare only values from the same two counts"
+        )
     if found.dropped:
         doubts.append(f"{len(found.dropped)} columns left out, constant in the references: {list(found.dropped)[:8]}")
     if math.isinf(found.log_d):

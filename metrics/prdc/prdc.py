@@ -68,7 +68,11 @@ def _doubts(found: neighbors.Overlap, predictions: int, references: int) -> list
         for name, count in copies.items()
         if count
     ]
-    unequal = ["counts differ: recall and coverage depend on both"] if predictions != references else []
+    unequal = (
+        ["recall and coverage depend on both counts, which differ: compare only values from the same two counts"]
+        if predictions != references
+        else []
+    )
     return doubts + unequal
 
 
