@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint check install embedded clean
+.PHONY: demo test test-slow matrix lint check install embedded clean
 
 demo: $(STAMP)
 	$(BIN)/synthchex demo
@@ -14,6 +14,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# One dataset, read in environments with the oldest and the newest `datasets`: see tests/matrix/rows.toml.
+matrix: $(STAMP)
+	$(BIN)/python tests/matrix/run.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -37,4 +41,4 @@ embedded: $(STAMP)
 	PYTHON=$(BIN)/python bash embedded/train_all.sh
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) .matrix build dist src/*.egg-info

@@ -2,27 +2,25 @@
 `load_dataset`.
 
 synthchex build --images judged --out dataset
+synthchex build --images judged --out dataset --split train=0.8 --split validation=0.1 --split test=0.1 --all
 python -c "from datasets import load_dataset; print(load_dataset('dataset', split='train')[0])"
+
+Films that are PNG or JPEG go as they are. Interrupted, it goes on; several at once share the work. The card is written
+last, from what was counted; text that you put outside its two marks stays.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import synthchex
-from synthchex.data import images, records, shards, sources
+from synthchex.data import feeds, making, splits
 from synthchex.options import Parser, run
 
-SHARD_ROWS = 1000
-PHANTOM_NOTE = (
-    "They show procedural phantoms, a simulation: nothing here "
-    "resembles a patient's film closely enough to learn medicine from."
-)
+SHARD_ROWS = making.SHARD_ROWS
 
 
 def parser() -> Parser:
@@ -32,124 +30,61 @@ def parser() -> Parser:
         description="Kept films as a SynthCheX-style dataset that load_dataset reads in one line.",
         examples=(
             "synthchex build --images judged --out dataset",
-            "synthchex build --images films.csv --out dataset --title 'My films'",
+            "synthchex build --images judged --out dataset --split train=0.9 --split test=0.1 --all",
+            "synthchex build --images films.csv --out tars --format webdataset --title 'My films'",
         ),
     )
     what = options.add_argument_group("what to build")
     what.add_argument(
         "--images", required=True, help="output of filter or generate, image table, saved dataset or Hub id"
     )
+    what.add_argument("--image-dir", help="folder that image names of a table are relative to")
     what.add_argument("--out", required=True, type=Path, help="folder to write")
-    what.add_argument("--title", default="Synthetic chest radiographs", help="title of the card")
-    what.add_argument("--license", default="apache-2.0", help="licence identifier for the card (default apache-2.0)")
+    what.add_argument("--format", choices=tuple(making.FORMATS), default="parquet", help="of the films")
     what.add_argument(
-        "--calibration", default="the judge is uncalibrated", help="what is known of the judge's reliability"
+        "--split",
+        action="append",
+        default=[],
+        metavar="NAME=SHARE",
+        help="a split and its share, once for each; no prompt and no patient is in two of them (default train=1)",
     )
-    what.add_argument(
-        "--domain", choices=("radiographs", "phantom"), default="radiographs", help="what the films imitate"
-    )
+    what.add_argument("--all", action="store_true", help="write dropped films and all verdicts too, as config `all`")
+    what.add_argument("--shard-rows", type=int, help=f"films per file (default {SHARD_ROWS})")
+    card = options.add_argument_group("card")
+    card.add_argument("--title", help=f"of the card (default: that of the card there is, else {making.TITLE!r})")
+    card.add_argument("--license", help=f"licence identifier of the Hub (default: likewise, else {making.LICENSE})")
+    card.add_argument("--license-note", default="", help="sentences on the licences of generator, judge and prompts")
+    card.add_argument("--calibration", default=making.UNCALIBRATED, help="what is known of the judge's reliability")
+    card.add_argument("--domain", choices=("radiographs", "phantom"), default="radiographs", help="what films imitate")
+    card.add_argument("--results", type=Path, help="results.json of `synthchex evaluate`, for the scores")
+    card.add_argument("--gate", type=Path, help="gate.json of `synthchex publish`, for the privacy evidence")
     options.add_common()
     return options
 
 
-def record(films: sources.ImageSet, index: int) -> dict[str, Any]:
-    """One row: the four columns that users of SynthCheX-75K know."""
-    row = films.row(index)
-    image = {"bytes": images.encoded(films.fetch(index)), "path": row["filename"]}
-    return {"image": image, "filename": row["filename"], "prompt": row["prompt"], "labels_dict": row["labels_dict"]}
-
-
-def kept_rows(films: sources.ImageSet) -> list[int]:
-    """Rows without a drop reason; all of them where nothing was judged."""
-    reasons = films.provenance.get("drop_reason", [None] * len(films))
-    return [index for index, reason in enumerate(reasons) if not reason]
-
-
-def card(options: Any, films: sources.ImageSet, kept: Sequence[int]) -> str:
-    """The dataset card, with the configuration and types that make every version of `datasets` read the same."""
-    from datasets import DatasetInfo
-    from datasets.info import DatasetInfosDict
-    from datasets.utils.metadata import MetadataConfigs
-    from huggingface_hub import DatasetCard, DatasetCardData
-
-    data = DatasetCardData(
-        license=options.license,
-        pretty_name=options.title,
-        task_categories=["text-to-image", "image-classification"],
-        tags=[
-            "medical",
-            "synthetic",
-            "chest-x-ray",
-            "radiology",
-            *(["phantom"] if options.domain == "phantom" else []),
-        ],
-        size_categories=[size_category(len(kept))],
+def asked(options: Any) -> making.Making:
+    """The options as what is to be made."""
+    same = ("out", "title", "license", "license_note", "calibration", "domain")
+    return making.Making(
+        form=options.format,
+        shares=splits.parse(options.split),
+        everything=options.all,
+        shard_rows=SHARD_ROWS if options.shard_rows is None else options.shard_rows,
+        results=making.read_json(options.results, "--results"),
+        gate=making.read_json(options.gate, "--gate"),
+        **{name: getattr(options, name) for name in same},
     )
-    DatasetInfosDict({"default": DatasetInfo(features=records.features(provenance=False))}).to_dataset_card_data(data)
-    MetadataConfigs({"default": {"data_files": [{"split": "train", "path": "data/train-*"}]}}).to_dataset_card_data(
-        data
-    )
-    reasons = Counter(reason for reason in films.provenance.get("drop_reason", ()) if reason)
-    filled = DatasetCard.from_template(
-        data,
-        template_path=str(synthchex.room("datasets_scripts") / "dataset_card.md"),
-        title=options.title,
-        domain_note=PHANTOM_NOTE if options.domain == "phantom" else "",
-        rows=len(kept),
-        generator=_one(films, "model"),
-        judge=_one(films, "judge"),
-        kept_note=f"{len(kept)} of {len(films)}",
-        versions=_one(films, "versions"),
-        load_path=options.out.name,
-        label_rows="\n".join(label_row(films, kept, column) for column in range(len(records.LABELS))),
-        drop_rows="\n".join(f"- `{reason}`: {count}" for reason, count in reasons.most_common())
-        or "Nothing was dropped.",
-        calibration=options.calibration,
-    )
-    return str(filled)
-
-
-def label_row(films: sources.ImageSet, kept: Sequence[int], column: int) -> str:
-    """One line of the card's label table."""
-    states = [films.row(index)["labels_dict"][records.LABELS[column]] for index in kept]
-    return f"| {records.LABELS[column]} | " + " | ".join(str(states.count(state)) for state in records.STATES) + " |"
-
-
-def size_category(rows: int) -> str:
-    """The Hub's size tag."""
-    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    return next((name for bound, name in bounds if rows < bound), "1M<n<10M")
-
-
-def _one(films: sources.ImageSet, column: str) -> str:
-    """The values of a provenance column, each once."""
-    return ", ".join(dict.fromkeys(str(value) for value in films.provenance.get(column, ()) if value)) or "unknown"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write shards of the kept rows, then the card."""
+    """Count the source, write the films, then the card."""
     options = parser().parse_args(argv)
-    films = sources.open_images(options.images)
-    kept = kept_rows(films)
-    if films.prompts is None:
-        raise ValueError(f"{options.images} has no prompts; a SynthCheX-style dataset needs one for every film")
-    plan = shards.Plan(
-        "build", films.fingerprint(), len(kept), SHARD_ROWS, {"title": options.title, "license": options.license}
-    )
-    shards.begin(options.out, plan)
-    shards.fill(
-        options.out,
-        plan,
-        lambda span: [record(films, kept[index]) for index in span],
-        records.features(provenance=False),
-        unit="films",
-        quiet=options.quiet,
-    )
-    shards.write_whole(options.out / "README.md", card(options, films, kept).encode())
+    what = asked(options)
+    made = making.make(feeds.open_feed(options.images, image_dir=options.image_dir), what, quiet=options.quiet)
     if options.json:
-        print(json.dumps({"rows": len(kept), "of": len(films), "out": str(options.out)}))
+        print(json.dumps(making.as_dict(made, what)))
     elif not options.quiet:
-        print(f"{len(kept)} of {len(films)} films in {options.out}; load_dataset({str(options.out)!r}) reads them")
+        print("\n".join(making.lines(made, what)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import synthchex
-from synthchex.data import shards, tables
+from synthchex.data import film, shards, tables
 from synthchex.data.importers import known, policies, summary, write
 from synthchex.data.importers.listing import Given, Unlisted
 from synthchex.options import Parser, run
@@ -60,6 +60,11 @@ def parser() -> Parser:
     what.add_argument("--views", nargs="+", default=[], help="only films of these views, e.g. PA AP")
     what.add_argument("--reference-only", action="store_true", help="keep paths of films instead of their bytes")
     what.add_argument("--unchecked", action="store_true", help="do not decode films to see whether they can be read")
+    what.add_argument(
+        "--deep-films",
+        choices=film.DEEP,
+        help="keep films of more than 8 bits, DICOM or not, as 8-bit PNG by this policy (default: DICOM only, minmax)",
+    )
     what.add_argument("--source-policy", choices=policies.POLICIES, help="where the set's own terms leave it open")
     options.add_common()
     return options
@@ -84,7 +89,7 @@ def asked(options: Any) -> tuple[Given, write.How]:
         raise ValueError(f"--columns must be ROLE=NAME with roles {list(tables.ALIASES)}, got {options.columns}")
     places = ("source", "tables", "image_dir", "annotations", "reports", "labels", "unlisted")
     given = Given(options.set, columns=pairs, **{name: getattr(options, name) for name in places})
-    kept = ("text", "reference_only", "unchecked", "labeller")
+    kept = ("text", "reference_only", "unchecked", "labeller", "deep_films")
     chosen = {name: getattr(options, name) for name in kept}
     how = write.How(**chosen, splits=tuple(options.splits), views=tuple(options.views))
     return given, how

@@ -3,9 +3,12 @@
 
     synthchex filter --images films --judge phantom --out judged
     synthchex launch --num-processes 4 filter --images films --judge medgemma --out judged
+    synthchex filter --images films --judge medgemma --judge lingshu --vote all --out judged
 
-Films that cannot be read get the drop reason `unreadable-<why>`; every row of the input stands once in the output, with
-its quality, the score of each class, the judge's name and the reason for dropping it, if any.
+Films that cannot be read get the drop reason `unreadable-<why>`, answers that cannot be read `unparsed`; every row of
+the input stands once in the output, with its quality, the score of each class, the judge's name and the reason for
+dropping it, if any. Films go to a server only where their source policy is open, or where the server is on this machine
+and `--allow-local-server` says that it may.
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import synthchex
-from synthchex import processes
+from synthchex import engines, judges, processes
 from synthchex.data import images, recipes, records, shards, sources
-from synthchex.models import judges
-from synthchex.options import Parser, run
+from synthchex.data.importers import policies
+from synthchex.judges import endpoint, panel
+from synthchex.judges.audit import audit
+from synthchex.options import REFUSED, Parser, run
 
 
 def parser() -> Parser:
@@ -34,14 +40,29 @@ def parser() -> Parser:
         examples=(
             "synthchex filter --images films --judge phantom --out judged",
             "synthchex filter --images films.csv --judge medgemma --keep high --out judged",
+            "synthchex filter --images films --judge medgemma --judge lingshu --vote all --out judged",
+            "synthchex filter --images films --judge vllm --source-policy open --batch-size 128 --out judged",
             "synthchex launch --num-processes 2 filter --images films --judge phantom --out judged",
+            "synthchex filter --engine ray --num-processes 2 --images films --judge phantom --out judged",
         ),
     )
     what = options.add_argument_group("what to judge")
     what.add_argument(
         "--images", required=True, help="output of generate, image folder, table, saved dataset or Hub id"
     )
-    what.add_argument("--judge", required=True, help="a YAML, or the name of one in filtering/configs")
+    what.add_argument(
+        "--judge",
+        required=True,
+        action="append",
+        help="a YAML, or the name of one in filtering/configs; may be given several times",
+    )
+    what.add_argument(
+        "--vote",
+        choices=panel.VOTES,
+        default=panel.VOTES[0],
+        help="of several judges: the class with most votes, or the worst class that any gave; ties go to the worse "
+        "class (default majority)",
+    )
     what.add_argument("--out", required=True, type=Path, help="folder to write; run again to resume")
     what.add_argument(
         "--keep", choices=("high", "medium"), default="medium", help="lowest quality that is kept (default medium)"
@@ -52,45 +73,100 @@ def parser() -> Parser:
     )
     how.add_argument("--device", help="cpu, cuda, … (default: this process's GPU, else the CPU)")
     how.add_argument("--threads", type=int, default=1, help="CPU threads per process; part of the result (default 1)")
+    engines.add_options(how)
+    where = options.add_argument_group("where films may go")
+    where.add_argument(
+        "--source-policy", choices=policies.POLICIES, help="where the rows do not say it (default unknown)"
+    )
+    where.add_argument(
+        "--allow-local-server",
+        action="store_true",
+        help="send films that are not open to a judge's server, if it is on this machine",
+    )
     options.add_common()
     return options
 
 
 def drop_reason(verdict: judges.Verdict, keep: str) -> str | None:
-    """None for a film that is kept, else a slug: the judge's own reason, or the class."""
+    """None for a film that is kept, else a slug: the judge's own reason, as there is without a class, or the class."""
     kept = records.KEPT_QUALITIES[:1] if keep == "high" else records.KEPT_QUALITIES
     if verdict.quality in kept:
         return None
-    return verdict.reason or verdict.quality.lower().replace(" ", "_")
+    return verdict.reason or str(verdict.quality).lower().replace(" ", "_")
 
 
 def judge_rows(films: sources.ImageSet, span: range, judge: judges.Judge, keep: str) -> list[dict[str, Any]]:
     """Verdict rows of one batch; unreadable films are rows too."""
     rows, readable, pixels = [], [], []
     for index in span:
-        row = films.row(index)
+        row = films.row(index) | {"judge": judges.described(judge)}
         try:
             pixels.append(images.read(films.fetch(index)).pixels)
             row["image"] = {"bytes": images.encoded(films.fetch(index)), "path": row["filename"]}
             readable.append(row)
         except images.UnreadableImage as error:
-            row |= {"image": None, "judge": judge.name, "drop_reason": f"unreadable-{error.reason}"}
+            row |= {"image": None, "drop_reason": f"unreadable-{error.reason}"}
         rows.append(row)
     verdicts = (
         judge.judge(pixels, [r["prompt"] for r in readable], [r["labels_dict"] for r in readable]) if readable else []
     )
     for row, verdict in zip(readable, verdicts, strict=True):
-        scores, reason = judges.scores_text(verdict), drop_reason(verdict, keep)
-        row |= {"quality": verdict.quality, "quality_scores": scores, "judge": judge.name, "drop_reason": reason}
+        row |= {"quality": verdict.quality, "quality_scores": judges.scores_text(verdict, judge)}
+        row["drop_reason"] = drop_reason(verdict, keep)
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def read_recipes(names: Sequence[str]) -> list[judges.JudgeRecipe]:
+    """The recipes of the judges; two of one name are refused."""
+    configs = synthchex.room("filtering") / "configs"
+    found = [recipes.read(recipes.find(name, configs), judges.JudgeRecipe) for name in names]
+    if len({recipe.name for recipe in found}) != len(found):
+        raise ValueError(f"expected judges with different names, got {[recipe.name for recipe in found]}")
+    return found
+
+
+def decides(asked: Sequence[judges.JudgeRecipe], vote: str) -> dict[str, Any]:
+    """What decides the verdicts, for the manifest: a changed rubric is another run."""
+    rubrics, found = synthchex.room("filtering") / "prompts", []
+    for recipe in asked:
+        worded = recipe.judge in ("vlm", "healthgpt", "server")
+        text = {"rubric_hash": judges.rubric_hash(judges.read_rubric(recipe.rubric, rubrics))} if worded else {}
+        found.append(recipe.hashed() | text)
+    return found[0] if len(found) == 1 else {"judges": found, "vote": vote}
+
+
+def load(asked: Sequence[judges.JudgeRecipe], vote: str, device: str | None) -> judges.Judge:
+    """The judge, or several as one that votes."""
+    rubrics = synthchex.room("filtering") / "prompts"
+    loaded = [judges.load_judge(recipe, rubrics=rubrics, device=device) for recipe in asked]
+    return loaded[0] if len(loaded) == 1 else judges.Panel(loaded, vote)
+
+
+def refusal(asked: Sequence[judges.JudgeRecipe], options: Any) -> str | None:
+    """Why the films must not be sent to a judge's server, or None."""
+    served = [recipe.endpoint() for recipe in asked if recipe.server]
+    if not served:
+        return None
+    stated = policies.source_policy(options.images) if policies.has_rows(Path(options.images)) else "unknown"
+    if stated == "credentialed" and options.source_policy == "open":
+        raise ValueError(
+            f"{options.images} says that its films are credentialed, got --source-policy open; leave it out"
+        )
+    policy = options.source_policy or stated
+    refusals = (endpoint.refusal(one, policy, allow_local=options.allow_local_server) for one in served)
+    return next((why for why in refusals if why), None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Plan, claim shards until none is left, count the verdicts."""
     options = parser().parse_args(argv)
     if min(options.batch_size, options.threads) < 1:
         raise ValueError("--batch-size and --threads must be at least 1")
-    recipe = recipes.read(recipes.find(options.judge, synthchex.room("filtering") / "configs"), judges.JudgeRecipe)
+    engines.check(options)
+    asked = read_recipes(options.judge)
+    if why := refusal(asked, options):
+        print(f"refused: {why}", file=sys.stderr)
+        return REFUSED
     films = sources.open_images(options.images, missing="count")
     if films.prompts is None:
         raise ValueError(
@@ -102,12 +178,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         source=films.fingerprint(),
         rows=len(films),
         shard_rows=options.batch_size,
-        recipe={**recipe.hashed(), "keep": options.keep, "threads": options.threads},
+        recipe={**decides(asked, options.vote), "keep": options.keep, "threads": options.threads},
     )
     done = shards.begin(options.out, plan)
+    if options.engine == "ray":
+        fill_by_ray(options, asked, plan)
+        report(options.out, as_json=options.json, quiet=options.quiet)
+        return 0
     process = processes.join(options.device, threads=options.threads)
     if done < plan.rows:
-        judge = judges.load_judge(recipe, rubrics=synthchex.room("filtering") / "prompts", device=process.device)
+        judge = load(asked, options.vote, process.device)
         shards.fill(
             options.out,
             plan,
@@ -118,18 +198,58 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if process.is_main:
         report(options.out, as_json=options.json, quiet=options.quiet)
+    return 0
+
+
+def fill_by_ray(options: Any, asked: Sequence[judges.JudgeRecipe], plan: shards.Plan) -> None:
+    """Make the shards that are missing in Ray's workers."""
+    engines.fill(
+        options.out,
+        plan,
+        partial(judging, options, asked, plan.source),
+        records.features(verdict=True),
+        workers=options.num_processes,
+        device=options.device,
+        unit="films",
+        quiet=options.quiet,
+    )
+
+
+def judging(options: Any, asked: Sequence[judges.JudgeRecipe], source: str) -> engines.Rows:
+    """What a worker of Ray judges with: films opened and judge loaded there.
+
+    Raises:
+        ValueError: the worker sees other films than the process that planned.
+    """
+    process = processes.join(options.device, threads=options.threads)
+    films = sources.open_images(options.images, missing="count")
+    if films.fingerprint() != source:
+        raise ValueError(
+            f"expected the films of {options.images} that the run began with, got others on this machine or since "
+            "then; put them where every machine sees them, and run the command again"
+        )
+    judge = load(asked, options.vote, process.device)
+    return lambda span: judge_rows(films, span, judge, options.keep)
+
+
+def without_class(reason: str) -> str:
+    """What to count a row as that has no quality."""
+    return "unreadable" if reason.startswith("unreadable") else "unanswered"
 
 
 def report(out: Path, *, as_json: bool, quiet: bool) -> None:
-    """Counts per quality and per drop reason."""
+    """Counts per quality and per drop reason; how far several judges agree."""
     rows = shards.Rows(shards.parquet_files(out))
-    quality = Counter(value or "unreadable" for value in rows.column("quality"))
-    reasons = Counter(value for value in rows.column("drop_reason") if value)
+    each = rows.column("drop_reason")
+    reasons = Counter(value for value in each if value)
+    quality = Counter(value or without_class(why) for value, why in zip(rows.column("quality"), each, strict=True))
     counts = {"rows": len(rows), "kept": len(rows) - sum(reasons.values()), "quality": quality, "drop_reasons": reasons}
+    found = audit(rows.column("quality_scores"))
     if as_json:
-        print(json.dumps(counts))
+        print(json.dumps(counts | {"judges": found}))
     elif not quiet:
         print(f"kept {counts['kept']} of {len(rows)}; quality {dict(quality)}; dropped {dict(reasons)}")
+        print("\n".join(f"{name}: {value}" for name, value in found.items()), end="\n" if found else "")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ REPO = r"(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+/[^/]+)"
 
 
 LARGE = (".parquet", ".png", ".bin")
-DROPPED = 0  # in place of a status: the connection ends without an answer
+# In place of a status: the connection ends without an answer, or there is none for `SILENT_S` seconds.
+DROPPED, SILENT = 0, -1
+SILENT_S = 30.0
 
 
 @dataclass
@@ -162,6 +165,9 @@ class Handler(BaseHTTPRequestHandler):
         for failure in self.server.failures:
             if failure[2] and re.search(failure[0], asked):
                 failure[2] -= 1
+                if failure[1] == SILENT:
+                    time.sleep(SILENT_S)
+                    raise Refused(DROPPED, "", "too late")
                 raise Refused(failure[1], failure[3], "trouble")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any

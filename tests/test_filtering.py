@@ -14,9 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
-from synthchex import room
+from synthchex import judges, room
 from synthchex.data import images, records, shards
-from synthchex.models import judges
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 RUBRICS = room("filtering") / "prompts"
@@ -71,7 +70,7 @@ def test_a_vision_language_judge_scores_four_letters_in_one_pass(tmp_path: Path,
 
 def test_a_tokenizer_without_the_letters_is_refused(tmp_path: Path) -> None:
     recipe = judges.JudgeRecipe("tiny", "vlm", str(tiny.llava(tmp_path / "vlm", letters=False)))
-    with pytest.raises(ValueError, match="expected a tokenizer with one token for 'A'"):
+    with pytest.raises(ValueError, match=r"expected a tokenizer that knows 'A', got the tokens \[0\]"):
         judges.load_judge(recipe, rubrics=RUBRICS)
 
 
@@ -79,7 +78,7 @@ def test_a_rubric_without_a_place_for_the_prompt_is_refused(tmp_path: Path) -> N
     (tmp_path / "blind.md").write_text("Is this a good film?")
     with pytest.raises(ValueError, match="without it the judge never sees the caption"):
         judges.read_rubric(str(tmp_path / "blind.md"), RUBRICS)
-    with pytest.raises(ValueError, match=r"expected a .md file or one of \['quality'\] as rubric, got 'taste'"):
+    with pytest.raises(ValueError, match=r"expected a .md file or one of \[.*'quality'.*\] as rubric, got 'taste'"):
         judges.read_rubric("taste", RUBRICS)
 
 
@@ -109,7 +108,7 @@ def test_the_filter_writes_every_row_once_and_counts_reasons(synthchex: Run, tmp
     assert rows[2]["image"]["bytes"] == (tmp_path / "2.png").read_bytes()
     kept = synthchex("build", "--images", tmp_path / "judged", "--out", tmp_path / "set")
     assert kept.returncode == 2
-    assert "build expects at least 1 row, got 0" in kept.stderr
+    assert "got 9, all of them dropped" in kept.stderr
 
 
 def test_keep_high_drops_medium(synthchex: Run, tmp_path: Path, films: np.ndarray) -> None:

@@ -162,17 +162,42 @@ def test_threads_and_blocks_change_nothing(known: copies.Reference, monkeypatch:
     assert whole.laid[0] == whole.near[0] == 3
 
 
-def test_thresholds_leave_the_allowed_chance_to_a_new_film() -> None:
+def null_of(correlation: np.ndarray, distance: np.ndarray) -> copies.Nearness:
+    nobody = np.full(len(distance), -1)
+    return copies.Nearness(nobody, nobody, correlation, nobody, distance, nobody)
+
+
+def test_thresholds_leave_the_allowed_chance_to_a_new_patient() -> None:
     count = 999
-    null = copies.Nearness(
-        *[np.full(count, -1)] * 2, np.arange(count) / count, np.zeros(count), np.arange(count, 0, -1.0), np.zeros(count)
-    )
-    limits = calibration.thresholds(null, 0.01)  # 5 of 1000 for each
-    assert (np.count_nonzero(null.correlation > limits.correlation), limits.distance) == (4, 5.0)
-    few = copies.Nearness(*(part[:20] for part in null))
-    assert calibration.thresholds(few, 0.01) == (few.correlation.max(), few.distance.min())
+    null = null_of(np.arange(count) / count, np.arange(count, 0, -1.0))
+    limits = calibration.thresholds(null, np.arange(count), 0.01)  # the 5th nearest of 999, for each
+    assert np.count_nonzero(null.correlation > limits.correlation + 1e-9) == 4
+    assert limits.distance == pytest.approx(5.0)
+    # Films of one patient count once: with 3 each, the 5th nearest patient is the 13th film.
+    whose = calibration.thresholds(null, np.arange(count) // 3, 0.03)
+    assert whose.distance == pytest.approx(13.0)
     with pytest.raises(ValueError, match="expected real films that are not each other's copies to set thresholds on"):
-        calibration.thresholds(copies.Nearness(*(part[:0] for part in null)), 0.01)
+        calibration.thresholds(null_of(np.zeros(0), np.zeros(0)), np.zeros(0), 0.01)
+
+
+def test_with_few_patients_the_tail_is_drawn_out_and_holds() -> None:
+    rng, passed = np.random.default_rng(0), []
+    for _ in range(400):
+        distance = rng.exponential(size=41) ** 0.3
+        limits = calibration.thresholds(null_of(np.zeros(40), distance[1:]), np.arange(40), 0.02)
+        passed.append(distance[0] < limits.distance)
+    assert 0 < np.mean(passed) < 0.03  # 0.01 of the features' half; the nearest of 40 alone would let 0.024 pass
+
+
+def test_false_alarms_do_not_look_at_the_patient_from_the_other_side() -> None:
+    # Two patients near to each other only: each alone would set the threshold that excuses the other.
+    correlation, distance = np.full(30, 0.1), np.full(30, 9.0)
+    correlation[:2], near = 0.9, np.arange(30)[::-1].copy()
+    near[:2] = [1, 0]
+    null = null_of(correlation, distance)._replace(laid=near, near=near)
+    seen = look([film(seed) for seed in range(30)])
+    known = copies.reference(seen, None)
+    assert calibration._accused(null, known.owners, known, 0.01)[:2].all()
 
 
 def test_a_share_has_the_exact_binomial_interval() -> None:
@@ -299,7 +324,10 @@ def test_on_all_real_films_every_kind_has_a_figure() -> None:
         ("accession 50414267", ["long number"]),
         ("comparison to ___", ["mark of de-identification"]),
         ("XXXX-year-old with effusion", ["mark of de-identification"]),
-        ("made from /home/jane/mimic", ["home folder"]),
+        ("made from /home/jane/mimic", ["path on a machine"]),
+        ("model (/scratch/jane/sana-lora)", ["path on a machine"]),
+        (r"C:\Users\jane\films", ["path on a machine"]),
+        ("film 0a1b2c3d4e5f60718293a4b5c6d7e8f9", ["VinDr-CXR film"]),
     ],
 )
 def test_identifiers_are_found_by_their_published_forms(text: str, kinds: list[str]) -> None:
@@ -344,6 +372,20 @@ def exif(orientation: int = 1) -> Image.Exif:
     return found
 
 
+def tiff_with_tags() -> bytes:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    tags = ImageFileDirectory_v2()
+    tags[270], tags[65000] = "patient00001/study1", "s50414267"
+    return saved(film(0), "TIFF", tiffinfo=tags, compression="tiff_deflate")
+
+
+def odd_jpeg() -> bytes:
+    """A JPEG whose colour segment holds a name too."""
+    content = saved(film(0), "JPEG")
+    return content[:2] + b"\xff\xee" + (22).to_bytes(2, "big") + b"Adobe\0d\0\0\0\0\0s5041426" + content[2:]
+
+
 def png_with_text() -> bytes:
     said = PngInfo()
     said.add_text("prompt", "subject p10000032")
@@ -362,10 +404,16 @@ def png_with_text() -> bytes:
         (saved(film(0), "JPEG", exif=exif(6)), ".png", {"CheXpert patient"}),
         (saved(film(0), "TIFF", exif=exif()), ".png", {"CheXpert patient"}),
         (saved(film(0), "WEBP", lossless=True, exif=exif()), ".png", {"CheXpert patient"}),
+        (tiff_with_tags(), ".png", {"CheXpert patient", "MIMIC-CXR study"}),
+        (saved(film(0), "PNG", icc_profile=b"profile of s50414267"), ".png", {"MIMIC-CXR study"}),
+        (saved(film(0), "JPEG", icc_profile=b"profile of s50414267"), ".jpg", {"MIMIC-CXR study"}),
+        (saved(film(0), "JPEG", xmp=b"<x:xmpmeta>s50414267</x:xmpmeta>"), ".jpg", {"MIMIC-CXR study"}),
+        (saved(film(0), "WEBP", lossless=True, xmp=b"<x>s50414267</x>"), ".png", {"MIMIC-CXR study"}),
         (saved(film(0).astype(np.uint16) * 16, "PNG"), ".png", set()),
         (saved(np.stack([film(0), film(1), film(2)], 2), "PNG", pnginfo=None), ".png", set()),
     ],
-    ids=["png", "png and more", "jpeg", "progressive", "two jpegs", "turned", "tiff", "webp", "16-bit", "colour"],
+    ids=["png", "png and more", "jpeg", "progressive", "two jpegs", "turned", "tiff", "webp", "tiff tags",
+         "png profile", "jpeg profile", "jpeg xmp", "webp xmp", "16-bit", "colour"],
 )  # fmt: skip
 def test_files_lose_all_but_their_pixels(content: bytes, suffix: str, named: set[str]) -> None:
     clean = metadata.cleaned(content)
@@ -376,6 +424,14 @@ def test_files_lose_all_but_their_pixels(content: bytes, suffix: str, named: set
     assert b"p1000" not in clean.content
     again = metadata.cleaned(clean.content)
     assert (again.content, again.said) == (clean.content, ())
+
+
+def test_a_jpeg_with_a_strange_segment_is_written_anew() -> None:
+    content = odd_jpeg()
+    assert b"s504142" in content
+    clean = metadata.cleaned(content)
+    assert b"s504142" not in clean.content
+    assert (images.read(clean.content).pixels == images.read(content).pixels).all()
 
 
 def test_a_dicom_film_becomes_pixels_and_its_tags_are_read(tmp_path: Path) -> None:
@@ -475,12 +531,28 @@ def test_a_closed_source_releases_neither_prompt_nor_columns_of_the_films_it_cam
 
 
 def test_identifiers_that_are_left_are_named_by_column() -> None:
-    done = release(stored(prompt="See s50414267 of 2016-03-02.", note={"of": ["p10000032"]}), "f", OPEN)
-    assert done.found == {"prompt": ["MIMIC-CXR study", "date"], "note": ["MIMIC-CXR subject"]}
+    row = stored(prompt="See s50414267 of 2016-03-02.", quality_scores="p10000032", labels_dict={"Edema": "s50414267"})
+    assert release(row, "f", OPEN).found == {
+        "prompt": ["MIMIC-CXR study", "date"],
+        "quality_scores": ["MIMIC-CXR subject"],
+        "labels_dict": ["MIMIC-CXR study"],
+    }
+
+
+def test_no_column_leaves_that_is_not_known_and_no_seed_of_a_closed_source() -> None:
+    row = stored(seed=7, subject_id=10000032, source_policy="open", patient="a", view="PA", note="x", path="x.png")
+    assert list(release(row, "f", OPEN).row) == ["image", "filename", "prompt", "labels_dict", "seed"]
+    assert list(release(row, "f", Terms("credentialed", "withhold")).row)[-1] == "labels_dict"
+
+
+def test_a_model_leaves_without_the_folder_it_lies_in() -> None:
+    done = release(stored(model="/scratch/jane/sana + /scratch/jane/lora-3", judge="org/judge"), "f", OPEN)
+    assert (done.row["model"], done.row["judge"]) == ("sana + lora-3", "org/judge")
+    assert (done.found, done.removed["folder of a model"]) == ({}, 1)
 
 
 def test_free_text_is_all_that_a_row_says_of_its_film() -> None:
-    row = stored(model="org/model", note="Old film for comparison.", id="a")
+    row = stored(model="org/model", quality_scores="Old film for comparison.", id="a")
     assert free_text(row, OPEN) == "Mild edema.\nOld film for comparison."
     assert free_text(row, Terms("open", "from-labels")) == "Old film for comparison."
 
@@ -572,6 +644,26 @@ def test_prompts_of_a_closed_source_are_refused_until_the_user_chooses(made: Cal
     assert "prompts of a source that is credentialed" in kept.findings[0].what
     for choice in ("withhold", "from-labels"):
         assert [f.kind for f in gate.check(folder, None, Terms("credentialed", choice)).findings] == ["no-real-films"]
+
+
+def test_types_that_name_somebody_and_columns_of_patients_are_found(tmp_path: Path) -> None:
+    import datasets
+
+    from synthchex.data import records
+
+    kinds = records.features(provenance=False) | {"patient": datasets.Value("string")}
+    kinds["quality"] = datasets.ClassLabel(names=["p10000032", "p10000033"])
+    rows = [stored(patient="a", quality=place % 2) for place in range(2)]
+    folder = tmp_path / "set"
+    plan = shards.Plan("build", "test", 2, 5, {})
+    shards.begin(folder, plan)
+    shards.fill(folder, plan, lambda span: rows, datasets.Features(kinds), unit="films", quiet=True)
+    found = [finding.what for finding in gate.check(folder, None, OPEN).findings]
+    assert "MIMIC-CXR subject in the types of columns" in found
+    closed = gate.check(folder, None, Terms("credentialed", "withhold"))
+    assert "films of patients (columns patient) of a source that is credentialed: these stay here" in [
+        finding.what for finding in closed.of_the_set
+    ]
 
 
 def test_a_gate_without_power_refuses_what_is_not_open(made: Callable[..., Path], real: ImageSet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthchex.data import images
+from synthchex.data import film, images
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -25,9 +26,9 @@ def test_a_12_bit_ramp_keeps_its_ramp() -> None:
 
 
 def test_8_bit_grey_is_left_alone(films: np.ndarray) -> None:
-    for film in films:
-        read = images.read(images.to_png(film))
-        assert (read.pixels == film).all()
+    for pixels in films:
+        read = images.read(images.to_png(pixels))
+        assert (read.pixels == pixels).all()
         assert (read.preprocessing, read.notes) == ("u8", ())
 
 
@@ -44,6 +45,33 @@ def test_pixels_of_an_edited_image_are_read_not_its_file(tmp_path: Path, films: 
     edited.paste(7, (0, 0, 32, 32))
     assert (images.read(edited).pixels == 7).all()
     assert images.content_hash(edited) != images.content_hash(Image.open(tmp_path / "film.png"))
+
+
+def test_images_in_memory_that_look_different_have_different_hashes(films: np.ndarray) -> None:
+    grey = Image.fromarray(films[0])
+    palettes = [grey.convert("P") for _ in range(3)]
+    palettes[1].putpalette([255 - value // 3 for value in range(768)])
+    palettes[2].info["transparency"] = int(films[0][0, 0])
+    turned, deep = grey.copy(), [Image.fromarray(films[0].astype(np.uint16)) for _ in range(2)]
+    turned.getexif()[0x0112] = 6
+    deep[1].info["transparency"] = int(films[0][0, 0])
+    shown = Image.frombytes("CMYK", (32, 32), np.repeat(films[0][..., None], 4, 2).tobytes())
+    alpha = Image.frombytes("RGBA", (32, 32), np.repeat(films[0][..., None], 4, 2).tobytes())
+    different = [grey, *palettes, turned, *deep, shown, alpha]
+    assert len({images.content_hash(image) for image in different}) == len(different)
+    assert images.content_hash(palettes[0]) == images.content_hash(grey.convert("P"))
+
+
+def test_hashes_of_files_arrays_and_plain_images_stay_what_they_were(films: np.ndarray) -> None:
+    def sha(*parts: bytes) -> str:
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:32]
+
+    encoded = images.to_png(films[0])
+    assert images.content_hash(encoded) == images.content_hash({"bytes": encoded, "path": None}) == sha(encoded)
+    plain = sha(b"uint8(32, 32)", films[0].tobytes())
+    assert images.content_hash(films[0]) == images.content_hash(Image.fromarray(films[0])) == plain
+    deep = films[0].astype(np.uint16)
+    assert images.content_hash(Image.fromarray(deep)) == sha(b"uint16(32, 32)", deep.tobytes())
 
 
 def test_exif_orientation_palette_alpha_and_cmyk_are_understood(films: np.ndarray) -> None:
@@ -87,7 +115,7 @@ def test_float_and_odd_arrays_are_refused() -> None:
 
 
 def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch, films: np.ndarray) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(film, "MAX_PIXELS", 100)
     with pytest.raises(images.UnreadableImage, match=r"at most 100 pixels, got 32 x 32"):
         images.read(images.to_png(films[0]))
 
@@ -96,29 +124,3 @@ def test_a_constant_deep_film_says_so() -> None:
     film = images.read(np.full((4, 4), 900, np.uint16))
     assert (film.pixels == 0).all()
     assert "constant" in film.notes
-
-
-def dicom(values: np.ndarray, photometric: str) -> bytes:
-    """A minimal DICOM film."""
-    pydicom = pytest.importorskip("pydicom")
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    header = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    header.Rows, header.Columns = values.shape
-    header.SamplesPerPixel, header.BitsAllocated, header.BitsStored, header.HighBit = 1, 16, 12, 11
-    header.PixelRepresentation, header.PhotometricInterpretation = 0, photometric
-    header.PixelData = values.astype(np.uint16).tobytes()
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, header)
-    return buffer.getvalue()
-
-
-def test_monochrome1_and_its_twin_give_the_same_film() -> None:
-    plain, inverted = images.read(dicom(RAMP, "MONOCHROME2")), images.read(dicom(4095 - RAMP, "MONOCHROME1"))
-    assert (plain.pixels == inverted.pixels).all()
-    assert "monochrome1-inverted" in inverted.notes
-    assert len(np.unique(plain.pixels)) == 256

@@ -13,9 +13,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
-from synthchex import room
+from synthchex import judges, room
 from synthchex.data import images, recipes, sources
-from synthchex.models import encoders, judges, samplers, store
+from synthchex.models import encoders, samplers, store
 
 
 @pytest.fixture

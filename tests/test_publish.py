@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -12,13 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
 import localhub
@@ -49,6 +54,7 @@ said = [[r["filename"], r["prompt"], r["labels_dict"], hashlib.sha256(np.asarray
 print(json.dumps([list(rows.features), str(rows.features["image"]), str(rows.features["labels_dict"]), said]))
 """
 Push = Callable[..., tuple[int, str, str]]
+SLOWER = 3  # a machine that does other work too
 
 
 def real_film(seed: int) -> np.ndarray:
@@ -68,9 +74,9 @@ def new_film(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 30 real films."""
+    """A folder with 20 real films, the fewest that the gate takes."""
     folder = tmp_path_factory.mktemp("real")
-    for seed in range(30):
+    for seed in range(20):
         (folder / f"p100000{seed:02d}.png").write_bytes(images.to_png(real_film(seed)))
     return folder
 
@@ -102,6 +108,16 @@ def hub() -> Iterator[localhub.Hub]:
         yield running
 
 
+def bare(content: bytes) -> bytes:
+    """All that a file says, Parquet without its compression: rows, films, schema, statistics, writer."""
+    if not content.startswith(b"PAR1"):
+        return content
+    file = pq.ParquetFile(io.BytesIO(content))
+    plain = io.BytesIO()
+    pq.write_table(file.read(), plain, compression="none", use_dictionary=False, write_statistics=False)
+    return f"{file.metadata.to_dict()} {file.metadata.metadata}".encode() + plain.getvalue()
+
+
 def environment(hub: localhub.Hub, home: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.endswith("_OFFLINE") and key != "HF_TOKEN"}
     given = {"HF_ENDPOINT": hub.url, "HF_TOKEN": localhub.WRITER, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
@@ -130,7 +146,7 @@ def push(hub: localhub.Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def usual(made: Path, real: Path, *more: object, repo: str = "clinic/squares") -> list[object]:
-    gate = ["--real", real, "--encoder", "phantom", "--copies", 2, "--source-policy", "open", "--num-workers", 0]
+    gate = ["--real", real, "--encoder", "phantom", "--copies", 1, "--source-policy", "open", "--num-workers", 0]
     return [made, "--repo", repo, *gate, "--quiet", *more]
 
 
@@ -148,12 +164,12 @@ def test_a_dry_run_lists_every_file_and_its_size_and_needs_no_network(
     assert here(*usual(made, real, "--dry-run", "--json")) == 0
     said = json.loads(capsys.readouterr().out)
     names = [f"data/train-0000{shard}-of-00003.parquet" for shard in range(3)]
-    assert list(said["files"]) == ["README.md", *names]
+    assert list(said["files"]) == ["README.md", *names, "samples.png"]
     work = made.with_name("set.publish")
     assert {name: said["files"][name] for name in names} == {name: (work / name).stat().st_size for name in names}
     assert here(*usual(made, real, "--dry-run")) == 0
     out = capsys.readouterr().out
-    assert f"would push 4 files, {sum(said['files'].values()):,} B, to clinic/squares; nothing was sent" in out
+    assert f"would push 5 files, {sum(said['files'].values()):,} B, to clinic/squares; nothing was sent" in out
 
 
 def test_what_stays_here_is_its_owner_s_only(made: Path, real: Path) -> None:
@@ -186,7 +202,7 @@ def test_a_push_is_private_whole_tagged_and_tells_nothing_of_where_films_came_fr
     staged = {f"data/{path.name}": path.read_bytes() for path in work.glob("data/*")}
     assert {name: content for name, content in held.files.items() if name.startswith("data/")} == staged
     assert (held.private, held.tags) == (True, {"v1": held.head})
-    everything = b"".join(held.files.values())
+    everything = b"".join(bare(content) for content in held.files.values())
     for secret in (b"s500000", b"p100000", (work / "secret").read_bytes(), str(pushed.parent).encode()):
         assert secret not in everything
     card = cards.read(held.files["README.md"].decode())
@@ -195,6 +211,74 @@ def test_a_push_is_private_whole_tagged_and_tells_nothing_of_where_films_came_fr
     for text in ("# Squares", 'load_dataset("clinic/squares", split="train")', "## Privacy gate", "| crop 5 % |"):
         assert text in card.text
     assert re.search(r"## Changelog\n\n- v1 \(\d{4}-\d\d-\d\d\): 12 films; first try\n", card.text)
+
+
+def leaky(folder: Path) -> Path:
+    """A dataset as others write one: names in the films' files, in columns, in the schema and in the card."""
+    shard = next(folder.glob("data/*.parquet"))
+    rows = pq.read_table(shard).to_pylist()
+    for place, row in enumerate(rows):
+        said = PngInfo()
+        said.add_text("report", f"film of p100000{place:02d} in /home/jane/mimic")
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(row["image"]["bytes"])).save(buffer, "PNG", pnginfo=said)
+        row["image"] = {"bytes": buffer.getvalue() + b"p10000099", "path": f"/home/jane/p100000{place:02d}.png"}
+        row |= {"subject_id": 10000000 + place, "source_policy": "open", "model": "/home/jane/models/sana"}
+    frame = pa.Table.from_pylist(rows)
+    kinds = records.features(provenance=False) | {"subject_id": datasets.Value("int64")}
+    kinds |= {name: datasets.Value("string") for name in ("source_policy", "model")}
+    schema = datasets.Features(kinds).arrow_schema
+    frame = frame.cast(schema).replace_schema_metadata(
+        {**schema.metadata, "pandas": '{"from": "/home/jane/p10000001"}'}
+    )
+    pq.write_table(frame, shard)
+    (folder / "samples.png").write_bytes(b"a picture of p10000001")
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "\nMade by /home/jane/models/sana.\n")
+    return folder
+
+
+def test_nothing_of_what_others_put_beside_the_pixels_leaves(
+    push: Push, hub: localhub.Hub, real: Path, tmp_path: Path
+) -> None:
+    made = leaky(build(tmp_path, [new_film(seed) for seed in range(4)]))
+    before = b"".join(bare(path.read_bytes()) for path in [*made.glob("data/*"), made / "README.md"])
+    code, _, err = push(*usual(made, real, repo="clinic/leaky"))
+    assert (code, err) == (0, "")
+    sent = hub.dataset("clinic/leaky").files
+    after = b"".join(map(bare, sent.values()))
+    for secret in (b"/home/jane", b"p100000", b"s500000", b"subject_id", b"source_policy", b"pandas"):
+        assert (secret in before, secret in after) == (True, False), secret
+    (table,) = [pq.read_table(io.BytesIO(content)) for name, content in sent.items() if name.endswith(".parquet")]
+    assert table.column_names == ["image", "filename", "prompt", "labels_dict", "model"]
+    assert set(table["model"].to_pylist()) == {"sana"}
+    assert "Made by sana." in sent["README.md"].decode()
+
+
+def test_films_of_a_closed_source_change_places_and_keep_their_rows(made: Path, tmp_path: Path) -> None:
+    staged = staging.stage(made, tmp_path / "work", Terms("credentialed", "from-labels"), [], quiet=True)
+    lines = (tmp_path / "work" / "names.csv").read_text().splitlines()[1:]
+    order = {f"{line.split(',')[0]}.png": place for place, line in enumerate(lines)}
+    for shard, path in enumerate(staged.files.values()):
+        rows = pq.read_table(path).to_pylist()
+        places = [order[row["filename"]] for row in rows]
+        assert sorted(places) == list(range(12))[5 * shard : 5 * shard + 5]
+        assert [row["filename"] for row in rows] == sorted(row["filename"] for row in rows)
+        for row, place in zip(rows, places, strict=True):
+            assert (images.read(row["image"]["bytes"]).pixels == new_film(place)).all()
+            assert row["labels_dict"]["Edema"] == (1, 0, -1, None)[place % 4]
+
+
+def test_two_processes_that_push_the_same_make_one_commit(
+    push: Push, hub: localhub.Hub, real: Path, made: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "synthchex.cli", "publish", *map(str, usual(made, real, repo="clinic/twice"))]
+    with subprocess.Popen(words, env=environment(hub, tmp_path / "home"), stderr=subprocess.PIPE, text=True) as other:
+        code, _, err = push(*usual(made, real, repo="clinic/twice"))
+        said = other.communicate(timeout=120)[1]
+    assert (code, err, other.returncode, said) == (0, "", 0, "")
+    held = hub.dataset("clinic/twice")
+    assert (len(held.commits), held.tags) == (2, {"v1": held.head})
 
 
 def test_a_second_push_sends_nothing(pushed: Path, push: Push, hub: localhub.Hub, real: Path) -> None:
@@ -243,6 +327,7 @@ def test_a_later_push_keeps_what_others_wrote_in_the_card_and_takes_old_shards_a
     said = json.loads(out)
     assert {(change["action"], change["path"]) for change in said["changed"]} == {
         ("replace", "README.md"),
+        ("replace", "samples.png"),
         *(("add", f"data/train-0000{shard}-of-00002.parquet") for shard in range(2)),
         *(("delete", f"data/train-0000{shard}-of-00003.parquet") for shard in range(3)),
     }
@@ -284,6 +369,105 @@ def test_a_busy_or_silent_hub_is_asked_again(push: Push, hub: localhub.Hub, real
     troubled = [(path, status) for _, path, status in hub.requests if status in (500, 503, localhub.DROPPED)]
     assert len(troubled) == 6
     assert len(hub.dataset("clinic/busy").commits) == 2
+
+
+SILENT = """
+import sys, time
+from synthchex.commands import uploads
+uploads.SILENT_S, began = 1.0, time.monotonic()
+to = uploads.Destination("clinic/silent")
+uploads.prepare(to)
+made = uploads.push(to, {"README.md": b"# Hi"}, "films", seen=uploads.state(to))
+print(made.url, time.monotonic() - began)
+"""
+
+
+def test_requests_that_nobody_answers_are_asked_again(hub: localhub.Hub, tmp_path: Path) -> None:
+    for pattern in ("repos/create", "GET /api/datasets/clinic/silent$", "/commit/"):
+        hub.fail(pattern, status=localhub.SILENT, times=1)
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT], capture_output=True, text=True, env=environment(hub, tmp_path), timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    url, seconds = done.stdout.split()
+    assert url.startswith(hub.url)
+    assert float(seconds) < localhub.SILENT_S
+    assert hub.dataset("clinic/silent").files["README.md"] == b"# Hi"
+
+
+FIRST = """
+import json, sys, time
+import datasets, huggingface_hub, pyarrow.parquet
+began = time.monotonic()
+row = next(iter(datasets.load_dataset(sys.argv[1], split="train", streaming=True)))
+print(json.dumps([time.monotonic() - began, row["image"].size, row["prompt"]]))
+"""
+
+
+def test_streaming_gives_the_first_row_at_once_and_reads_no_whole_file(
+    pushed: Path, hub: localhub.Hub, tmp_path: Path
+) -> None:
+    before = len(hub.requests)
+    command = [sys.executable, "-c", FIRST, "clinic/squares"]
+    settings = environment(hub, tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    seconds, size, prompt = json.loads(done.stdout.splitlines()[-1])
+    assert (size, prompt) == ([64, 64], "Mild edema number 0.")
+    assert seconds < 2 * SLOWER, f"{seconds:.2f} s to the first row"
+    read = {path for _, path, status in hub.requests[before:] if status == 206}
+    assert all("train-00000" in path for path in read)
+
+
+@pytest.mark.parametrize(
+    ("token", "gated", "message"),
+    [("", False, "doesn't exist on the Hub or cannot be accessed"), (localhub.READER, True, "is a gated dataset")],
+    ids=["private", "gated"],
+)
+def test_a_dataset_that_may_not_be_read_says_so(
+    pushed: Path, hub: localhub.Hub, tmp_path: Path, token: str, gated: bool, message: str
+) -> None:
+    held = hub.dataset("clinic/squares")
+    settings = {**environment(hub, tmp_path), "HF_TOKEN": token}
+    held.gated = gated
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST, "clinic/squares"], capture_output=True, text=True, env=settings, timeout=120,
+            check=False,
+        )  # fmt: skip
+    finally:
+        held.gated = False
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+PUSH_SCORES = """
+import json, sys
+from synthchex.commands import push_results
+from synthchex import options
+results = json.loads(sys.argv[1])
+sys.exit(options.run(lambda _: print(push_results.push(results, "clinic/model", "clinic/bench"))))
+"""
+
+
+def test_scores_go_to_the_page_of_a_model(hub: localhub.Hub, tmp_path: Path) -> None:
+    row = {"metric": "fid", "encoder": "phantom", "label": "all", "value": 12.5, "interval": [11.0, 14.0]}
+    row |= {"floor": 3.0, "n_synthetic": 50, "n_real": 40}
+    results = json.dumps({"overall": [row], "created": "2026-01-02T03:04:05", "protocol": "synthchex-1"})
+    run = partial(
+        subprocess.run, [sys.executable, "-c", PUSH_SCORES, results], capture_output=True, text=True, timeout=60,
+        env=environment(hub, tmp_path), check=False,
+    )  # fmt: skip
+    missing = run()
+    assert (missing.returncode, "expected the model clinic/model on the Hub, got none" in missing.stderr) == (2, True)
+    made = hub.repositories["models", "clinic/model"] = localhub.Repository()
+    made.commit({".gitattributes": b""})
+    done = run()
+    assert done.returncode == 0, done.stderr
+    (entry,) = yaml.safe_load(made.files[".eval_results/bench.yaml"])
+    assert entry["dataset"] == {"id": "clinic/bench", "task_id": "fid-phantom"}
+    assert entry["value"] == 12.5
 
 
 def test_a_push_that_is_killed_goes_on_where_it_was(
@@ -393,7 +577,7 @@ def test_prompts_of_a_credentialed_source_leave_as_labels_only(
     for choice, prompt in (("withhold", None), ("from-labels", "Chest radiograph. Findings: edema.")):
         assert here(*closed, "--prompts", choice) == 0
         first = pq.read_table(made.with_name("set.publish") / "data" / "train-00000-of-00003.parquet")
-        assert first["prompt"][0].as_py() == prompt
+        assert prompt in first["prompt"].to_pylist()
         assert "Mild edema" not in str(first["prompt"].to_pylist())
 
 
@@ -443,6 +627,7 @@ def test_open_real_films_do_not_make_prompts_open(made: Path, tmp_path: Path) ->
     [
         (["--repo", "squares"], "--repo must be org/name, got 'squares'"),
         (["--repo", "a/b", "--allow-findings", "because"], "--allow-findings needs a reason .*, got 'because'"),
+        (["--repo", "a/b", "--message", "films of p10000032"], "that name nobody, got MIMIC-CXR subject; say it oth"),
         (["--repo", "a/b", "--create-pr", "--revision", "next"], "--create-pr opens a request against main, got --rev"),
     ],
 )  # fmt: skip
@@ -499,6 +684,38 @@ def test_a_work_folder_that_is_a_file_is_refused(made: Path, tmp_path: Path) -> 
         PermissionError, match=r"expected a private folder that can be written, got .*choose another --wo"
     ):
         staging.private_key(tmp_path / "file")
+
+
+def test_a_work_folder_with_files_of_others_is_left_alone(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "films.parquet").write_text("mine")
+    for folder in (tmp_path / "mine", made):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(PermissionError, match=r"expected an empty folder, or one that publish made, got .*choose"):
+            staging.stage(made, folder, Terms("open"), [], quiet=True)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_staging_writes_short_row_groups_and_leaves_nothing_half_made(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 2)
+    monkeypatch.setattr(staging, "HELD", 1)
+    staged = staging.stage(made, work, Terms("unknown", "withhold"), [], quiet=True, num_workers=2)
+    groups = [pq.ParquetFile(path).metadata.num_row_groups for path in staged.files.values()]
+    assert (groups, staged.rows) == ([3, 3, 1], 12)
+    first = next(iter(staged.files.values()))
+    content = first.read_bytes()
+    first.unlink()
+    with monkeypatch.context() as broken:
+        broken.setattr(staging, "_mixed", lambda rows, mix: iter([{"image": object()}]))
+        with pytest.raises(pa.ArrowTypeError):
+            staging.stage(made, work, Terms("unknown", "withhold"), [], quiet=True)
+    assert not first.exists()
+    staging.stage(made, work, Terms("unknown", "withhold"), [], quiet=True)
+    assert first.read_bytes() == content
+    assert list(first.parent.glob(".*")) == []
 
 
 def test_files_are_named_by_split() -> None:

@@ -107,30 +107,6 @@ def test_what_cannot_be_told_is_an_error(folder: Path, tmp_path: Path) -> None:
         sources.open_images(tmp_path / "nowhere")
 
 
-def test_prompts_are_rows_with_ids_and_labels(prompts_csv: Path, tmp_path: Path) -> None:
-    rows = sources.open_prompts(prompts_csv)
-    assert [row["id"] for row in rows] == [f"case{i}" for i in range(7)]
-    assert rows[1]["labels_dict"]["Edema"] == 1
-    assert rows[1]["labels_dict"]["Fracture"] is None
-    (tmp_path / "lines.txt").write_text("one\n\ntwo\n")
-    assert [row["prompt"] for row in sources.open_prompts(tmp_path / "lines.txt")] == ["one", "two"]
-
-
-def test_empty_prompts_are_named_by_row(tmp_path: Path) -> None:
-    path = tmp_path / "p.csv"
-    path.write_text('prompt\nfine\n"   "\nnan\n')
-    with pytest.raises(ValueError, match=r"got 2 empty ones \(rows \[1, 2\]\); fill or drop them"):
-        sources.open_prompts(path)
-    path.write_text("prompt\n")
-    with pytest.raises(ValueError, match=r"expected prompts in .*, got 0 rows"):
-        sources.open_prompts(path)
-    path.write_text("words\nx\n")
-    with pytest.raises(
-        ValueError, match=r"has no prompt column: expected one of \['prompt', .* its columns are \['words'\]"
-    ):
-        sources.open_prompts(path)
-
-
 def test_the_fingerprint_changes_with_files_and_prompts(folder: Path, films: np.ndarray) -> None:
     before = sources.open_images(folder).fingerprint()
     assert before == sources.open_images(folder).fingerprint()
@@ -261,8 +237,6 @@ def test_repeated_ids_and_images_are_errors_or_counted(folder: Path) -> None:
     assert (list(shared.ids), shared.notes) == (["a", "b"], {"image-repeated": 1})
     with pytest.raises(ValueError, match=r"every id of .* once, got 1 repeats, e.g. \['a'\]"):
         sources.open_images(write(folder / "t.csv", "id,path", "a,0.png", "a,0.png"))
-    with pytest.raises(ValueError, match=r"every id of .* once, got 1 repeats, e.g. \['a'\]; make ids unique, or name"):
-        sources.open_prompts(write(folder / "t.csv", "id,prompt", "a,x", "a,y"))
 
 
 def test_label_cells_that_are_no_states_say_where_they_are(folder: Path) -> None:

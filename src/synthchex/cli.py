@@ -17,7 +17,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("synthchex.commands.doctor", "start here", "what works on this machine, what to install for the rest"),
     "run": ("synthchex.commands.job", "whole job", "prompts to report, from a YAML"),
     "generate": (LAUNCHED["generate"], "stages", "films from a table of prompts"),
+    "finetune": (LAUNCHED["finetune"], "stages", "a text-to-image model on films with prompts: LoRA or all weights"),
     "filter": (LAUNCHED["filter"], "stages", "a verdict for every film, with scores and the reason for dropping"),
+    "calibrate": (LAUNCHED["calibrate"], "stages", "how far judge and screens can be believed, on planted defects"),
+    "ablate": ("filtering/ablate.py", "stages", "whether filtering helps: kept films beside random subsets of as many"),
     "build": ("datasets_scripts/build.py", "stages", "kept films as a dataset that load_dataset reads"),
     "evaluate": (
         "synthchex.commands.evaluation",
@@ -29,7 +32,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "push-metrics": ("synthchex.commands.push_metrics", "publish", "the metric modules as Spaces of a Hub namespace"),
     "import": ("datasets_scripts/import_films.py", "data in", "published sets, or films of your own, as one record"),
     "phantom": ("datasets_scripts/import_phantom.py", "data in", "films or prompts of the embedded phantom domain"),
-    "launch": ("synthchex.commands.launch", "many processes", "generate, filter, evaluate on several GPUs or cores"),
+    "convert": (
+        "datasets_scripts/convert.py",
+        "data in",
+        "a dataset with a loading script or arrays, as Parquet with images",
+    ),
+    "launch": ("synthchex.commands.launch", "many processes", ", ".join(LAUNCHED) + " on several GPUs or cores"),
 }
 
 

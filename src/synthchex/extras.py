@@ -11,7 +11,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "filter": ("sentencepiece",),
     "study": ("gradio",),
     "dicom": ("pydicom",),
+    "nifti": ("nibabel",),
     "openclip": ("open_clip",),
+    "ray": ("ray",),
 }
 
 

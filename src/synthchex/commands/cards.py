@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from synthchex.data import records
+from synthchex.data.importers import policies
+
 if TYPE_CHECKING:
     from datasets import Features
     from huggingface_hub import CardData, DatasetCard
@@ -47,7 +50,7 @@ def ours(local: str, section: str, repo_id: str, files: Sequence[str], features:
         files: paths of the Parquet files in the repository.
         features: types of their columns.
     """
-    from datasets import DatasetInfo
+    from datasets import DatasetInfo, Features
     from datasets.info import DatasetInfosDict
     from datasets.utils.metadata import MetadataConfigs
 
@@ -56,11 +59,16 @@ def ours(local: str, section: str, repo_id: str, files: Sequence[str], features:
     for key in ("configs", "dataset_info"):
         card.data.pop(key, None)
     configs = {name: config for name, config in held.items() if _holds(config, files)} or {DEFAULT: splits(files)}
-    DatasetInfosDict({name: DatasetInfo(features=features, config_name=name) for name in configs}).to_dataset_card_data(
-        card.data
-    )
+    infos = {}
+    for name, config in configs.items():
+        chosen = {column: features[column] for column in config.get("columns") or features}
+        infos[name] = DatasetInfo(features=Features(chosen), config_name=name)
+    DatasetInfosDict(infos).to_dataset_card_data(card.data)
     MetadataConfigs(configs).to_dataset_card_data(card.data)
     body = re.sub(r'load_dataset\("[^"]*"', f'load_dataset("{repo_id}"', card.text.strip())
+    # Lines of the table of columns that stay here.
+    for column in {*records.VERDICT_COLUMNS, policies.COLUMN} - set(features):
+        body = re.sub(rf"^\| `{column}` \|.*\n", "", body, flags=re.MULTILINE)
     card.text = f"{body}\n\n{section.strip()}\n"
     return card
 

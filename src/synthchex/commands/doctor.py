@@ -33,7 +33,9 @@ NEEDS = {
     "filter": "judge with vision-language models whose tokenizer is a SentencePiece file",
     "study": "serve the pages of the metric Spaces",
     "dicom": "read DICOM films",
+    "nifti": "read NIfTI slices",
     "openclip": "BiomedCLIP and other encoders of open_clip (brings torchvision)",
+    "ray": "filter on a Ray cluster",
 }
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import synthchex
 from synthchex.data import images, recipes, shards, sources
-from synthchex.models.judges import JudgeRecipe
+from synthchex.data.prompts import open_prompts
+from synthchex.judges import JudgeRecipe
 from synthchex.options import Parser
 
 CONFIGS = Path(synthchex.__file__).parent / "configs"
@@ -110,7 +111,7 @@ def main(command: str, argv: Sequence[str] | None, *, default: Path | None, out:
 def make_dataset(job: Job, folder: Path, *, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The stages up to a dataset that was loaded back; their counts and seconds, and the verdicts."""
     prompts = prepare(job, folder, quiet)
-    stages: list[dict[str, Any]] = [{"name": "prompts", "rows": len(sources.open_prompts(prompts)), "seconds": None}]
+    stages: list[dict[str, Any]] = [{"name": "prompts", "rows": len(open_prompts(prompts)), "seconds": None}]
     found: dict[str, dict[str, Any]] = {}
     for name, arguments in commands(job, folder, prompts).items():
         say(name, quiet)

@@ -12,7 +12,9 @@ from synthchex.options import Parser
 
 LAUNCHED = {
     "generate": "generation/generate.py",
+    "finetune": "generation/finetune_lora.py",
     "filter": "filtering/filter.py",
+    "calibrate": "filtering/calibrate.py",
     "evaluate": "commands/evaluation.py",
 }
 

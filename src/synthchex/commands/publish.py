@@ -20,13 +20,14 @@ import synthchex
 from synthchex import gate
 from synthchex.commands import cards, staging, uploads
 from synthchex.commands.push_metrics import check_access
-from synthchex.data import shards, sources, tables
+from synthchex.data import datacard, shards, sources, survey, tables
 from synthchex.data.importers import policies
 from synthchex.gate import identifiers, planted
 from synthchex.models import encoders
 from synthchex.options import REFUSED, Parser
 
 PHANTOM = "phantom"
+SHOWN = 16  # films in the grid of the card
 
 
 def parser() -> Parser:
@@ -131,11 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.json:
             print(json.dumps({"refused": [finding.what for finding in report.findings], "rows": report.flagged}))
         return REFUSED
-    staged = staging.stage(options.dataset, work, terms, dropped, quiet=options.quiet)
-    reason = options.allow_findings if refused(report, dropped) else None
+    staged = staging.stage(options.dataset, work, terms, dropped, quiet=options.quiet, num_workers=options.num_workers)
+    reason = " ".join(options.allow_findings.split()) if refused(report, dropped) else None
     section = gate.card_section(report, dropped=len(dropped), reason=reason)
     card = cards.ours(local_card(options.dataset), section, options.repo, list(staged.files), staged.features)
-    said = plan(options, card, staged) if options.dry_run else push(options, card, staged)
+    files: dict[str, uploads.Content] = {**staged.files, **samples(card, staged)}
+    said = (plan if options.dry_run else push)(options, card, files, staged.rows)
     print(json.dumps(said) if options.json else "\n".join(told(said)))
     return 0
 
@@ -144,7 +146,8 @@ def check_options(options: Any) -> None:
     """Refuse what cannot work before anything is read.
 
     Raises:
-        ValueError: a repository that is no org/name, no reason, a pull request against a branch, no dataset or card.
+        ValueError: a repository that is no org/name, no reason, a pull request against a branch, words that will be
+            public and name somebody, no dataset or card.
     """
     if options.repo.count("/") != 1 or not all(options.repo.split("/")):
         raise ValueError(f"--repo must be org/name, got {options.repo!r}")
@@ -154,6 +157,13 @@ def check_options(options: Any) -> None:
         )
     if options.create_pr and options.revision:
         raise ValueError(f"--create-pr opens a request against main, got --revision {options.revision!r} too; drop one")
+    said = [options.repo, options.revision, options.tag, options.message, options.allow_findings]
+    named = {kind for text in said if text for kind in identifiers.named(text, strong=True)}
+    if named:
+        raise ValueError(
+            f"expected --repo, --revision, --tag, --message and --allow-findings that name nobody, got "
+            f"{', '.join(sorted(named))}; say it otherwise"
+        )
     shards.parquet_files(options.dataset)
     local_card(options.dataset)
 
@@ -247,7 +257,7 @@ def is_phantom(dataset: Path) -> bool:
 
 
 def local_card(dataset: Path) -> str:
-    """The card of the built dataset.
+    """The card of the built dataset, in which models have lost their folders.
 
     Raises:
         ValueError: there is none.
@@ -255,36 +265,47 @@ def local_card(dataset: Path) -> str:
     path = dataset / uploads.CARD
     if not path.is_file():
         raise ValueError(f"expected a card, got no {path}; `synthchex build` writes one")
-    return path.read_text()
+    return identifiers.without_folders(path.read_text())
 
 
-def plan(options: Any, card: Any, staged: staging.Staged) -> dict[str, Any]:
+def samples(card: Any, staged: staging.Staged) -> dict[str, bytes]:
+    """The grid of films where the card shows one: of the films that leave, not of those that were built."""
+    if f"({datacard.SAMPLES})" not in card.text:
+        return {}
+    kept = [file for path, file in staged.files.items() if f"-{survey.REJECTED}-" not in path]
+    rows = shards.Rows(kept or list(staged.files.values()))
+    places = dict.fromkeys(len(rows) * place // SHOWN for place in range(SHOWN))
+    films = [rows[place]["image"] for place in places]
+    return {datacard.SAMPLES: datacard.sample_grid([film for film in films if film])}
+
+
+def plan(options: Any, card: Any, staged: Mapping[str, uploads.Content], rows: int) -> dict[str, Any]:
     """What would be sent, without asking the Hub."""
-    text = with_log(card, None, [log_line(options, [], staged.rows)])
-    sizes = {uploads.CARD: len(text)} | {path: file.stat().st_size for path, file in staged.files.items()}
-    return {"dry_run": True, "repo": options.repo, "rows": staged.rows, "files": sizes}
+    text = with_log(card, None, [log_line(options, [], rows)])
+    sizes = {path: uploads.size(content) for path, content in {uploads.CARD: text, **staged}.items()}
+    return {"dry_run": True, "repo": options.repo, "rows": rows, "files": sizes}
 
 
-def push(options: Any, card: Any, staged: staging.Staged) -> dict[str, Any]:
+def push(options: Any, card: Any, staged: Mapping[str, uploads.Content], rows: int) -> dict[str, Any]:
     """Send what changed, with a line in the changelog and a tag; nothing where nothing did."""
     to = uploads.Destination(options.repo, options.public, options.revision, options.create_pr)
     uploads.prepare(to)
     seen = uploads.state(to)
     log = cards.changelog(seen.card)
-    files: dict[str, uploads.Content] = {**staged.files, uploads.CARD: with_log(card, seen.card, log)}
+    files = {**staged, uploads.CARD: with_log(card, seen.card, log)}
     todo = [change for change in uploads.changes(to, files) if change.action != "keep"]
     if todo:
         if options.tag in [line.split(" ")[0] for line in log]:
             raise ValueError(f"--tag must be new, got {options.tag}, which the changelog of {options.repo} has already")
-        log = [log_line(options, log, staged.rows), *log]
+        log = [log_line(options, log, rows), *log]
         files[uploads.CARD] = with_log(card, seen.card, log)
-    message = options.message or f"{staged.rows} films, synthchex {synthchex.__version__}"
+    message = options.message or f"{rows} films, synthchex {synthchex.__version__}"
     made = uploads.push(to, files, message, seen=seen)
     name = log[0].split(" ")[0] if log else None
     if name and not options.create_pr:
         uploads.tag(to, name, made.commit)
     said = [{"path": change.path, "action": change.action, "size": change.size} for change in todo]
-    return {"dry_run": False, "repo": options.repo, "rows": staged.rows, "changed": said, "url": made.url, "tag": name}
+    return {"dry_run": False, "repo": options.repo, "rows": rows, "changed": said, "url": made.url, "tag": name}
 
 
 def log_line(options: Any, log: Sequence[str], rows: int) -> str:

@@ -6,30 +6,37 @@
     data/...      shards as they will be uploaded
 
 Run again after an interruption, it makes what is missing; made from the same rows and terms it is the same bytes.
+Processes that stage the same dataset at the same time share its shards. Memory is bounded by `HELD`, not by a shard.
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthchex.ahead import in_order
 from synthchex.data import records, shards
 from synthchex.gate.release import Terms, features, namer, release
 from synthchex.options import Progress
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Features
 
-VERSION = 1  # of what a staged shard is, so that older ones are made anew
+VERSION = 2  # of what a staged shard is, so that older ones are made anew
 SECRET, NAMES, STATE = "secret", "names.csv", "staged.json"
+HELD = 2**27  # bytes of films in memory at once
 
 
 @dataclass(frozen=True)
@@ -41,62 +48,84 @@ class Staged:
     features: Features
 
 
-def stage(dataset: Path, folder: Path, terms: Terms, dropped: Sequence[int], *, quiet: bool) -> Staged:
+def stage(
+    dataset: Path, folder: Path, terms: Terms, dropped: Sequence[int], *, quiet: bool, num_workers: int = 0
+) -> Staged:
     """Write the shards that may leave.
 
     Args:
         dataset: folder of Parquet shards.
         folder: private folder to write in.
-        terms: what the source allows.
+        terms: what the source allows. The films of a source that is not open change places within a shard, as the
+            order of a list of reports would tell which was which.
         dropped: rows that stay behind, numbered over the files.
         quiet: no progress on stderr.
+        num_workers: threads that clean films.
 
     Raises:
         ValueError: no row is left.
-        PermissionError: the folder cannot be written.
+        PermissionError: the folder cannot be written, or was not made by this.
     """
     import pyarrow.parquet as pq
     from datasets import Features
 
     sources = shards.parquet_files(dataset)
-    rows = shards.Rows(sources)
-    if len(set(dropped)) >= len(rows):
-        raise ValueError(f"expected rows to publish, got {len(rows)} rows of which {len(set(dropped))} are left out")
+    rows, left = shards.Rows(sources), set(dropped)
+    if len(left) >= len(rows):
+        raise ValueError(f"expected rows to publish, got {len(rows)} rows of which {len(left)} are left out")
     key = private_key(folder)
     opaque = names(rows, key)
     allowed = features(Features.from_arrow_schema(pq.read_schema(sources[0])), terms)
-    state = [VERSION, asdict(terms), sorted(dropped), records.fingerprint(key.hex())]
+    state = [VERSION, asdict(terms), sorted(left), records.fingerprint(key.hex())]
     state += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sources]
-    _begin(folder, records.fingerprint(state))
+    locks = _begin(folder, records.fingerprint(state))
     _write(folder / NAMES, _csv(opaque, rows))
-    staged, left, first = dict[str, Path](), set(dropped), 0
-    with Progress("stage", len(rows), quiet=quiet, unit="films") as progress:
-        for path in sources:
-            target = folder / path.relative_to(dataset)
-            count = pq.ParquetFile(path).metadata.num_rows
-            kept = [row for row in range(first, first + count) if row not in left]
-            if kept and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _stage_shard(rows, kept, opaque, terms, allowed, target)
-            staged |= {path.relative_to(dataset).as_posix(): target} if kept else {}
-            first += count
-            progress.advance(first)
-    return Staged(staged, len(rows) - len(left), allowed)
+    staged = {path.relative_to(dataset).as_posix(): kept for path, kept in _kept(sources, left) if kept}
+    targets = {name: folder / name for name in staged}
+    with Progress("stage", len(rows) - len(left), quiet=quiet, unit="films") as progress:
+        for number in shards.claim_paths(list(targets.values()), locks):
+            name = list(staged)[number]
+            released = _released(rows, staged[name], opaque, terms, num_workers)
+            tables = _tables(_mixed(released, mix=terms.policy != "open"), allowed)
+            for leftover in targets[name].parent.glob(f".{targets[name].name}.*.tmp"):
+                leftover.unlink()
+            shards.write_tables(targets[name], tables, allowed.arrow_schema)
+            progress.advance(sum(len(staged[name]) for name, path in targets.items() if path.exists()))
+    return Staged(targets, len(rows) - len(left), allowed)
+
+
+def _kept(sources: Sequence[Path], left: set[int]) -> Iterator[tuple[Path, list[int]]]:
+    """Each file, and the rows of it that leave, numbered over all files."""
+    import pyarrow.parquet as pq
+
+    first = 0
+    for path in sources:
+        count = pq.ParquetFile(path).metadata.num_rows
+        yield path, [row for row in range(first, first + count) if row not in left]
+        first += count
 
 
 def private_key(folder: Path) -> bytes:
-    """The secret of a folder, made with the folder; both are its owner's only."""
+    """The secret of a folder, made with the folder; both are its owner's only.
+
+    Raises:
+        PermissionError: it cannot be written, or holds files of somebody else, which staging would throw away.
+    """
+    path = folder / SECRET
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        path = folder / SECRET
-        if not path.exists():
-            _write(path, secrets.token_hex(32).encode())
-        return path.read_bytes()
+        foreign = not path.exists() and any(not held.name.startswith(".") for held in folder.iterdir())
+        if not foreign:
+            _write(path, secrets.token_hex(32).encode(), anew=False)
+            folder.chmod(0o700)
+            return path.read_bytes()
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise PermissionError(
             f"expected a private folder that can be written, got {folder}: {error.strerror}; choose another --work-dir"
         ) from error
+    raise PermissionError(
+        f"expected an empty folder, or one that publish made, got {folder}; choose another --work-dir"
+    )
 
 
 def names(rows: shards.Rows, key: bytes) -> list[str]:
@@ -106,28 +135,60 @@ def names(rows: shards.Rows, key: bytes) -> list[str]:
     return [opaque(str(name or number)) for number, name in enumerate(given)]
 
 
-def _begin(folder: Path, state: str) -> None:
-    """Keep staged shards that were made from the same, throw away others."""
-    path = folder / STATE
-    if not path.exists() or json.loads(path.read_text()) != state:
-        path.unlink(missing_ok=True)
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        for leftover in folder.glob("*.parquet"):
-            leftover.unlink()
-        shards.write_whole(path, json.dumps(state).encode())
+def _begin(folder: Path, state: str) -> Path:
+    """Keep staged shards that were made from the same, throw away others; the folder of their locks."""
+    locks, path = folder / ".locks", folder / STATE
+    locks.mkdir(mode=0o700, exist_ok=True)
+    with open(locks / "begin", "w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if not path.exists() or json.loads(path.read_text()) != state:
+            path.unlink(missing_ok=True)
+            shutil.rmtree(folder / "data", ignore_errors=True)
+            for leftover in folder.glob("*.parquet"):
+                leftover.unlink()
+            (folder / "data").mkdir(mode=0o700)
+            shards.write_whole(path, json.dumps(state).encode())
+    return locks
 
 
-def _stage_shard(
-    rows: shards.Rows, kept: Sequence[int], opaque: Sequence[str], terms: Terms, allowed: Features, target: Path
-) -> None:
+def _released(
+    rows: shards.Rows, kept: Sequence[int], opaque: Sequence[str], terms: Terms, num_workers: int
+) -> Iterator[dict[str, Any]]:
+    """Rows as they leave."""
+
+    def one(place: int) -> dict[str, Any]:
+        released = release(rows[kept[place]], opaque[kept[place]], terms)
+        # A film that cannot be read cannot be cleaned, so it stays here whatever was allowed.
+        return released.row if released.lost is None else {**released.row, "image": None}
+
+    return in_order(one, len(kept), num_workers=num_workers, ahead=4 * num_workers)
+
+
+def _mixed(rows: Iterable[dict[str, Any]], *, mix: bool) -> Iterator[dict[str, Any]]:
+    """Rows in the order of their random names, as many at a time as memory allows; or as they come."""
+    held, size = list[dict[str, Any]](), 0
+    for row in rows:
+        if not mix:
+            yield row
+            continue
+        held.append(row)
+        size += len((row["image"] or {"bytes": b""})["bytes"])
+        if size > HELD:
+            yield from sorted(held, key=_name)
+            held, size = [], 0
+    yield from sorted(held, key=_name)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["filename"])
+
+
+def _tables(rows: Iterator[dict[str, Any]], allowed: Features) -> Iterator[pa.Table]:
+    """Rows as tables of a row group each."""
     import pyarrow as pa
 
-    made: list[dict[str, Any]] = []
-    for row in kept:
-        released = release(rows[row], opaque[row], terms)
-        # A film that cannot be read cannot be cleaned, so it stays here whatever was allowed.
-        made.append(released.row if released.lost is None else {**released.row, "image": None})
-    shards.write_table(target, pa.Table.from_pylist(made, schema=allowed.arrow_schema))
+    while group := list(islice(rows, shards.ROW_GROUP_ROWS)):
+        yield pa.Table.from_pylist(group, schema=allowed.arrow_schema)
 
 
 def _csv(opaque: Sequence[str], rows: shards.Rows) -> bytes:
@@ -137,10 +198,15 @@ def _csv(opaque: Sequence[str], rows: shards.Rows) -> bytes:
     return text.getvalue().encode()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, from its first moment on."""
+def _write(path: Path, content: bytes, *, anew: bool = True) -> None:
+    """Write a file that only its owner can read, from its first moment on; not `anew`: unless it is there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
-    os.replace(temporary, path)
+    if anew:
+        os.replace(temporary, path)
+        return
+    with suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()

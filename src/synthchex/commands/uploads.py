@@ -17,6 +17,7 @@ from synthchex.commands.push_metrics import first_line, http_error
 
 CARD = "README.md"
 ATTEMPTS, FIRST_WAIT_S = 5, 1.0
+SILENT_S = 120.0  # after which a request counts as unanswered; the client library itself would wait for ever
 BUSY = (408, 429, 500, 502, 503, 504)
 CHANGED = (409, 412)  # somebody committed since
 Result = TypeVar("Result")
@@ -59,6 +60,9 @@ class Pushed(NamedTuple):
 
 def again(action: Callable[[], Result]) -> Result:
     """The result of a request, asked up to `ATTEMPTS` times while the server is busy or does not answer."""
+    from huggingface_hub.utils import get_session
+
+    get_session().timeout = SILENT_S
     for attempt in range(ATTEMPTS - 1):
         try:
             return action()
@@ -92,7 +96,7 @@ def prepare(to: Destination) -> None:
 
     api = HfApi()
     with_reason(to, lambda: api.create_repo(to.repo_id, repo_type="dataset", private=not to.public, exist_ok=True))
-    info = with_reason(to, lambda: api.dataset_info(to.repo_id))
+    info = with_reason(to, lambda: api.dataset_info(to.repo_id, timeout=SILENT_S))
     if not info.private and not to.public:
         raise ValueError(f"{to.repo_id} is public and was to be private; make it private on the Hub, or pass --public")
     if to.revision and not to.create_pr:
@@ -105,7 +109,7 @@ def state(to: Destination) -> State:
     from huggingface_hub import HfApi, hf_hub_download
 
     def load() -> State:
-        info = HfApi().dataset_info(to.repo_id, revision=to.revision)
+        info = HfApi().dataset_info(to.repo_id, revision=to.revision, timeout=SILENT_S)
         if CARD not in [file.rfilename for file in info.siblings or ()]:
             return State(str(info.sha), None)
         # Of that commit: of a branch, an old copy would do where the Hub does not answer.
@@ -130,7 +134,7 @@ def _changes(to: Destination, files: Mapping[str, Content]) -> list[Change]:
     for path, content in files.items():
         known = there.get(path)
         action = "add" if known is None else "keep" if _same(content, known) else "replace"
-        found.append(Change(path, action, _size(content)))
+        found.append(Change(path, action, size(content)))
     folders = {path.rpartition("/")[0] for path in files if path.endswith(".parquet")}
     stale = [path for path in sorted(set(there) - set(files)) if path.endswith(".parquet")]
     return found + [Change(path, "delete", 0) for path in stale if path.rpartition("/")[0] in folders]
@@ -157,22 +161,28 @@ def push(to: Destination, files: Mapping[str, Content], message: str, *, seen: S
         # Looked at every time: a commit whose answer was lost is there.
         todo = [change for change in _changes(to, files) if change.action != "keep"]
         if not todo:
-            return Pushed(None, str(api.dataset_info(to.repo_id, revision=to.revision).sha))
+            return Pushed(None, str(api.dataset_info(to.repo_id, revision=to.revision, timeout=SILENT_S).sha))
         operations: list[Any] = [
             CommitOperationDelete(change.path)
             if change.action == "delete"
             else CommitOperationAdd(change.path, files[change.path])
             for change in todo
         ]
-        made = api.create_commit(
-            to.repo_id,
-            operations,
-            repo_type="dataset",
-            commit_message=message,
-            revision=to.revision,
-            create_pr=to.create_pr,
-            parent_commit=seen.commit,
-        )
+        try:
+            made = api.create_commit(
+                to.repo_id,
+                operations,
+                repo_type="dataset",
+                commit_message=message,
+                revision=to.revision,
+                create_pr=to.create_pr,
+                parent_commit=seen.commit,
+            )
+        except failure() as error:
+            # Another process that pushes the same may have been faster.
+            if status_of(error) not in CHANGED or any(change.action != "keep" for change in _changes(to, files)):
+                raise
+            return Pushed(None, str(api.dataset_info(to.repo_id, revision=to.revision, timeout=SILENT_S).sha))
         return Pushed(made.pr_url or str(made.commit_url), made.oid)
 
     return with_reason(to, commit)
@@ -225,17 +235,18 @@ def with_reason(to: Destination, action: Callable[[], Result]) -> Result:
         ) from error
 
 
-def _size(content: Content) -> int:
+def size(content: Content) -> int:
+    """Bytes of a file."""
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _same(content: Content, there: Any) -> bool:
     """Whether a file is what the Hub has: by SHA-256 for large files, by Git's hash for others."""
-    if _size(content) != there.size:
+    if size(content) != there.size:
         return False
     if there.lfs is not None:
         return bool(_hash("sha256", content) == there.lfs.sha256)
-    return bool(_hash("sha1", content, f"blob {_size(content)}\0".encode()) == there.blob_id)
+    return bool(_hash("sha1", content, f"blob {size(content)}\0".encode()) == there.blob_id)
 
 
 def _hash(kind: str, content: Content, before: bytes = b"") -> str:

@@ -4,6 +4,7 @@ computes.
 A stage's folder is
     manifest.json                      what is to be made: stage, recipe, number of rows, rows per shard
     data/train-00003-of-00016.parquet  finished shards; `load_dataset(folder)` reads them
+    data/test-high-00000-of-00002.parquet  ... and those of other parts, where a plan has several
     .locks/00003                       held by the process that is making shard 3, freed by the kernel when it dies
 
 Any number of processes may work on one folder, started together or not. A shard is made by one process from a fixed
@@ -17,13 +18,23 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from synthchex.data.parquet import MAX_ROW_BYTES as MAX_ROW_BYTES
+from synthchex.data.parquet import ROW_GROUP_BYTES as ROW_GROUP_BYTES
+from synthchex.data.parquet import ROW_GROUP_ROWS as ROW_GROUP_ROWS
+from synthchex.data.parquet import Rows as Rows
+from synthchex.data.parquet import row_groups as row_groups
+from synthchex.data.parquet import whole as whole
+from synthchex.data.parquet import write_table as write_table
+from synthchex.data.parquet import write_tables as write_tables
+from synthchex.data.parquet import write_whole as write_whole
 from synthchex.options import Progress
 
 if TYPE_CHECKING:
@@ -31,33 +42,65 @@ if TYPE_CHECKING:
     from datasets import Features
 
 MANIFEST = "manifest.json"
-ROW_GROUP_ROWS = 100
 WAIT_S = 0.2
+
+
+class Shard(NamedTuple):
+    """A file of a plan and its row numbers."""
+
+    name: str
+    span: range
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage is to make: `rows` rows in shards of `shard_rows`, by `recipe` from the input named by `source`."""
+    """What a stage is to make: `rows` rows in shards of `shard_rows`, by `recipe` from the input named by `source`.
+
+    `parts` are (prefix of the file names, rows), in row order and in that of their names; none is one part, "train".
+    """
 
     stage: str
     source: str
     rows: int
     shard_rows: int
     recipe: Mapping[str, Any]
+    parts: tuple[tuple[str, int], ...] = ()
+
+    @cached_property
+    def files(self) -> list[Shard]:
+        """Every shard; the last one of a part may be short."""
+        found, first = [], 0
+        for name, rows in self.parts or (("train", self.rows),):
+            count = -(-rows // self.shard_rows)
+            for number in range(count):
+                start = first + number * self.shard_rows
+                span = range(start, min(start + self.shard_rows, first + rows))
+                found.append(Shard(shard_name(name, number, count), span))
+            first += rows
+        return found
 
     @property
     def shards(self) -> int:
-        """Number of shards; the last may be short."""
-        return -(-self.rows // self.shard_rows)
+        """Number of shards."""
+        return len(self.files)
 
     def span(self, shard: int) -> range:
         """Row numbers of a shard."""
-        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
+        return self.files[shard].span
+
+    def path(self, folder: Path, shard: int) -> Path:
+        """Where a shard lies."""
+        return folder / "data" / self.files[shard].name
+
+
+def shard_name(part: str, shard: int, shards: int) -> str:
+    """Name of a shard, as `load_dataset` knows them."""
+    return f"{part}-{shard:05d}-of-{shards:05d}.parquet"
 
 
 def shard_path(folder: Path, shard: int, shards: int) -> Path:
-    """Where a shard lies, in the naming that `load_dataset` knows."""
-    return folder / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet"
+    """Where a shard of a plan with one part lies."""
+    return folder / "data" / shard_name("train", shard, shards)
 
 
 def begin(folder: Path, plan: Plan) -> int:
@@ -70,7 +113,7 @@ def begin(folder: Path, plan: Plan) -> int:
     if plan.rows == 0:
         raise ValueError(f"{plan.stage} expects at least 1 row, got 0; check the input and its filters")
     manifest = folder / MANIFEST
-    wanted = json.loads(json.dumps(asdict(plan), default=str))
+    wanted = _described(plan)
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         (folder / ".locks").mkdir(exist_ok=True)
@@ -86,13 +129,33 @@ def begin(folder: Path, plan: Plan) -> int:
                 f"expected a folder that can be written, got {folder}: {error.strerror}; choose another --out"
             ) from error
         raise
-    found = json.loads(manifest.read_text())
+    return look(folder, plan)
+
+
+def look(folder: Path, plan: Plan) -> int:
+    """Rows of a plan that a folder has finished, 0 where no run was begun; nothing is written.
+
+    Raises:
+        ValueError: the folder holds a run with another recipe or input; the message names the difference.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        return 0
+    found, wanted = json.loads(manifest.read_text()), _described(plan)
     if found != wanted:
         raise ValueError(
             f"{folder} holds another run ({_difference(found, wanted)}); "
             "choose another --out, or delete it to start anew"
         )
     return finished_rows(folder, plan)
+
+
+def _described(plan: Plan) -> dict[str, Any]:
+    """What the manifest of a plan says."""
+    wanted: dict[str, Any] = json.loads(json.dumps(asdict(plan), default=str))
+    if not plan.parts:
+        del wanted["parts"]
+    return wanted
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -104,28 +167,44 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def finished_rows(folder: Path, plan: Plan) -> int:
     """Rows in finished shards."""
     there = set(os.listdir(folder / "data"))
-    return sum(len(plan.span(s)) for s in range(plan.shards) if shard_path(folder, s, plan.shards).name in there)
+    return sum(len(shard.span) for shard in plan.files if shard.name in there)
 
 
-def claim(folder: Path, plan: Plan) -> Iterator[int]:
-    """Shards that nobody has finished, one at a time, until all are; see `claim_paths`."""
-    return claim_paths([shard_path(folder, shard, plan.shards) for shard in range(plan.shards)], folder / ".locks")
+def missing(folder: Path, plan: Plan) -> list[int]:
+    """Shards that are not finished."""
+    there = set(os.listdir(folder / "data"))
+    return [number for number, shard in enumerate(plan.files) if shard.name not in there]
 
 
-def claim_paths(paths: Sequence[Path], locks: Path | None = None) -> Iterator[int]:
+def claim(folder: Path, plan: Plan, among: Sequence[int] | None = None) -> Iterator[int]:
+    """Shards that nobody has finished, of all or `among` some, one at a time, until all are; see `claim_paths`."""
+    numbers = range(plan.shards) if among is None else among
+    return claim_paths({number: plan.path(folder, number) for number in numbers}, folder / ".locks")
+
+
+def claim_paths(paths: Sequence[Path] | Mapping[int, Path], locks: Path | None = None) -> Iterator[int]:
     """Numbers of the files that are not there yet, one at a time, until all are; each is held until the next is asked
     for. While the last ones are being made elsewhere this waits, and takes over those of a process that died.
     """
+    numbered = paths if isinstance(paths, Mapping) else dict(enumerate(paths))
+    for number, held in _held_paths(numbered, locks):
+        with held:
+            yield number
+
+
+def _held_paths(paths: Mapping[int, Path], locks: Path | None) -> Iterator[tuple[int, ExitStack]]:
+    """`claim_paths`, with what holds each; who takes it lets go."""
     elsewhere = True
     while elsewhere:
         elsewhere = False
-        for number, path in enumerate(paths):
+        for number, path in paths.items():
             if path.exists():
                 continue
-            with _lock((locks or path.parent) / f"{number:05d}") as held:
+            with ExitStack() as stack:
+                held = stack.enter_context(_lock((locks or path.parent) / f"{number:05d}"))
                 # Another process may have finished it between the two looks.
                 if held and not path.exists():
-                    yield number
+                    yield number, stack.pop_all()
                 elsewhere |= not held
         if elsewhere:
             time.sleep(WAIT_S)
@@ -144,6 +223,65 @@ def fill(
     with Progress(plan.stage, plan.rows, done=finished_rows(folder, plan), unit=unit, quiet=quiet) as progress:
         for shard in claim(folder, plan):
             write_shard(folder, plan, shard, rows(plan.span(shard)), features)
+            progress.advance(finished_rows(folder, plan))
+        progress.advance(plan.rows)
+
+
+def fill_behind(
+    folder: Path,
+    plan: Plan,
+    begin_rows: Callable[[range], Callable[[], Sequence[Mapping[str, Any]]]],
+    features: Features,
+    *,
+    unit: str,
+    quiet: bool,
+) -> None:
+    """`fill` with the end of a shard beside the beginning of the next one.
+
+    Args:
+        begin_rows: does what must be done one after the other, such as sampling, and returns what a thread does
+            meanwhile, such as encoding: that gives the records, which the same thread writes.
+    """
+
+    def finish(shard: int, rows: Callable[[], Sequence[Mapping[str, Any]]], held: ExitStack) -> None:
+        with held:
+            write_shard(folder, plan, shard, rows(), features)
+
+    claimed = _held_paths({number: plan.path(folder, number) for number in missing(folder, plan)}, folder / ".locks")
+    writing: Future[None] | None = None
+    with (
+        Progress(plan.stage, plan.rows, done=finished_rows(folder, plan), unit=unit, quiet=quiet) as progress,
+        ThreadPoolExecutor(1, thread_name_prefix="synthchex-shards") as pool,
+    ):
+        for shard, held in claimed:
+            with ExitStack() as safe:
+                safe.enter_context(held)
+                rows = begin_rows(plan.span(shard))
+                if writing is not None:
+                    writing.result()
+                writing = pool.submit(finish, shard, rows, safe.pop_all())
+            progress.advance(finished_rows(folder, plan))
+        if writing is not None:
+            writing.result()
+        progress.advance(plan.rows)
+
+
+def fill_tables(
+    folder: Path,
+    plan: Plan,
+    tables: Callable[[int], Iterable[pyarrow.Table]],
+    features: Features,
+    *,
+    unit: str,
+    quiet: bool,
+) -> None:
+    """`fill` for rows that are in Arrow: `tables` gives those of a shard a few at a time, so no shard is in memory.
+
+    A shard may have fewer rows than its span: who gives the tables says which rows it left out.
+    """
+    with Progress(plan.stage, plan.rows, done=finished_rows(folder, plan), unit=unit, quiet=quiet) as progress:
+        for shard in claim(folder, plan):
+            _write_shard(folder, plan, shard, tables(shard), features)
             progress.advance(finished_rows(folder, plan))
         progress.advance(plan.rows)
 
@@ -170,11 +308,17 @@ def write_shard(folder: Path, plan: Plan, shard: int, rows: Sequence[Mapping[str
 
     if len(rows) != len(plan.span(shard)):
         raise ValueError(f"shard {shard} of {plan.stage} expects {len(plan.span(shard))} rows, got {len(rows)}")
-    path = shard_path(folder, shard, plan.shards)
+    return _write_shard(
+        folder, plan, shard, [pa.Table.from_pylist([dict(row) for row in rows], features.arrow_schema)], features
+    )
+
+
+def _write_shard(folder: Path, plan: Plan, shard: int, tables: Iterable[pyarrow.Table], features: Features) -> Path:
+    path = plan.path(folder, shard)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink()
     try:
-        write_table(path, pa.Table.from_pylist([dict(row) for row in rows], schema=features.arrow_schema))
+        write_tables(path, tables, features.arrow_schema)
     except OSError as error:
         safe = finished_rows(folder, plan)
         hint = (
@@ -188,35 +332,6 @@ def write_shard(folder: Path, plan: Plan, shard: int, rows: Sequence[Mapping[str
     return path
 
 
-def write_table(path: Path, table: pyarrow.Table) -> None:
-    """One Parquet file, whole or not at all; row groups are short so that viewers can page through images."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS)
-    write_whole(path, sink.getvalue().to_pybytes())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a machine that dies, sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def parquet_files(folder: Path) -> list[Path]:
     """Finished shards of a folder, in row order.
 
@@ -227,7 +342,8 @@ def parquet_files(folder: Path) -> list[Path]:
     manifest = folder / MANIFEST
     if manifest.exists():
         found = json.loads(manifest.read_text())
-        expected = -(-found["rows"] // found["shard_rows"])
+        parts = [rows for _, rows in found.get("parts") or [("train", found["rows"])]]
+        expected = sum(-(-rows // found["shard_rows"]) for rows in parts)
         if len(files) != expected:
             raise ValueError(
                 f"{folder} is not finished: {len(files)} of {expected} "
@@ -236,45 +352,3 @@ def parquet_files(folder: Path) -> list[Path]:
     if not files:
         raise ValueError(f"expected Parquet shards in {folder}, found none")
     return files
-
-
-class Rows:
-    """Rows of Parquet files by number, read a row group at a time; only the columns asked for are in memory."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        import pyarrow.parquet as pq
-
-        self.files = list(files)
-        self.starts: list[tuple[int, int, int]] = []
-        count = 0
-        for number, path in enumerate(self.files):
-            meta = pq.ParquetFile(path).metadata
-            for group in range(meta.num_row_groups):
-                self.starts.append((count, number, group))
-                count += meta.row_group(group).num_rows
-        self.count = count
-        self.columns: list[str] = pq.ParquetFile(self.files[0]).schema_arrow.names
-        self._group = lru_cache(maxsize=2)(self._read_group)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        import bisect
-
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        place = bisect.bisect_right(self.starts, (index, len(self.files), 0)) - 1
-        start, number, group = self.starts[place]
-        return self._group(number, group).slice(index - start, 1).to_pylist()[0]
-
-    def _read_group(self, number: int, group: int) -> pyarrow.Table:
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(self.files[number]).read_row_group(group)
-
-    def column(self, name: str) -> list[Any]:
-        """One whole column, without the images beside it."""
-        import pyarrow.parquet as pq
-
-        return [value for path in self.files for value in pq.read_table(path, columns=[name]).column(name).to_pylist()]

@@ -1,4 +1,4 @@
-"""Any set of films or prompts that a user has, as one thing: folder, table, Parquet shards, saved dataset, Hub id.
+"""Any set of films that a user has, as one thing: folder, table, Parquet shards, saved dataset, Hub id.
 
 What `tables` knows of columns and files becomes an `ImageSet`; two sets are joined by id, or by prompt. Nothing is left
 out silently: what was guessed, found elsewhere, repeated or not joined is counted.
@@ -17,7 +17,7 @@ import numpy as np
 from synthchex.data import images, records, shards, tables
 from synthchex.data.tables import Missing, Table
 
-KEPT_COLUMNS = (*records.PROVENANCE_COLUMNS, *records.VERDICT_COLUMNS)
+KEPT_COLUMNS = (*records.PROVENANCE_COLUMNS, *records.VERDICT_COLUMNS, "source_policy")
 ROLES = ("id", "prompt", "labels", "patient", "view")
 
 
@@ -28,6 +28,7 @@ class ImageSet:
     `labels` is float32 (N, 14): 1, 0, -1 uncertain, NaN not mentioned. `prompts`, `labels`, `patients`, `views` are
     None where unknown. `has_ids`: `ids` come from an id column, else they are file names or row numbers. `notes` counts
     what was done while opening: found-by-stem, missing, id-repeated, image-repeated, prompt-empty, patient-empty.
+    `preprocessing` is what an import wrote down of each film: `images.Film.preprocessing`.
     """
 
     source: str
@@ -40,6 +41,7 @@ class ImageSet:
     views: Sequence[str] | None = None
     has_ids: bool = False
     notes: Mapping[str, int] = field(default_factory=dict)
+    preprocessing: Sequence[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,6 +84,7 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[rows],
             patients=chosen(self.patients),
             views=chosen(self.views),
+            preprocessing=chosen(self.preprocessing),
             provenance={name: chosen(values) for name, values in self.provenance.items()},
         )
 
@@ -138,7 +141,7 @@ def open_images(
     roles = tables.resolve(table, columns, needed=("image",), optional=ROLES, side=side)
     notes: dict[str, int] = {}
     if _names_files(table, roles["image"]):
-        names = [_text(name) for name in table.column(roles["image"])]
+        names = [text(name) for name in table.column(roles["image"])]
         base = Path(image_dir) if image_dir is not None else path.parent if path.is_file() else path
         files, found = tables.find_films(names, base, source=table.source, missing=missing)
         fetch: Callable[[int], Any] = files.__getitem__
@@ -158,44 +161,8 @@ def open_images(
         views=_texts(table, roles.get("view"), notes, "view-empty"),
         has_ids=has_ids,
         notes=notes,
+        preprocessing=table.column("preprocessing_id") if "preprocessing_id" in table.columns else None,
     )
-
-
-def open_prompts(
-    source: str | Path, *, columns: Mapping[str, str] | None = None, split: str = "train"
-) -> list[dict[str, Any]]:
-    """Prompts as rows {"id", "prompt", "labels_dict"}, from any source with a prompt column, or a .txt of one a line.
-
-    Raises:
-        ValueError: no prompts, an empty prompt (its rows are named), unknown columns, ids that stand twice.
-    """
-    path = Path(source)
-    if path.suffix == ".txt" and path.is_file():
-        texts = [line for line in path.read_text().splitlines() if line.strip()]
-        table = Table(str(path), ["prompt"], len(texts), lambda name: texts, lambda name, index: texts[index])
-    else:
-        table = tables.open_table(source, split=split)
-    roles = tables.resolve(table, columns, needed=("prompt",), optional=("id", "labels"))
-    prompts = [_text(value).strip() for value in table.column(roles["prompt"])]
-    empty = [index for index, prompt in enumerate(prompts) if not prompt or prompt.lower() == "nan"]
-    if not prompts:
-        raise ValueError(f"expected prompts in {source}, got 0 rows")
-    if empty:
-        raise ValueError(
-            f"expected a prompt in every row of {source}, got {len(empty)} "
-            f"empty ones (rows {empty[:5]}); fill or drop them"
-        )
-    ids = [_text(value) for value in table.column(roles["id"])] if "id" in roles else None
-    _once(ids or [], f"id of {source}", "make ids unique, or name a column of unique ones with --id-column")
-    labels = tables.label_states(table, roles.get("labels"))
-    return [
-        {
-            "id": f"{row:08d}" if ids is None else ids[row],
-            "prompt": prompt,
-            "labels_dict": _as_dict(None if labels is None else labels[row]),
-        }
-        for row, prompt in enumerate(prompts)
-    ]
 
 
 def join(real: ImageSet, synthetic: ImageSet) -> Join | None:
@@ -277,19 +244,19 @@ def _ids(
 
     LLaVA-Rad's `id` stands for several films of a study: where the user did not name it, image names are ids instead.
     """
-    ids = [_text(value) for value in table.column(roles["id"])] if "id" in roles else None
+    ids = [text(value) for value in table.column(roles["id"])] if "id" in roles else None
     doubled = len(names) - len(set(names))
     if ids is not None and (named or doubled or len(set(ids)) == len(ids)):
-        _once(ids, f"id of {table.source}", "make ids unique, or name a column of unique ones with --id-column")
+        once(ids, f"id of {table.source}", "make ids unique, or name a column of unique ones with --id-column")
         notes |= {"image-repeated": doubled} if doubled else {}
         return ids, True
     if ids is not None:
         notes["id-repeated"] = len(ids) - len(set(ids))
-    _once(names, f"image of {table.source}", "drop the repeated rows, or give each row an id in a column `id`")
+    once(names, f"image of {table.source}", "drop the repeated rows, or give each row an id in a column `id`")
     return names, False
 
 
-def _once(values: list[str], what: str, step: str) -> None:
+def once(values: list[str], what: str, step: str) -> None:
     repeated = len(values) - len(set(values))
     if repeated:
         raise ValueError(
@@ -317,7 +284,7 @@ def _names_files(table: Table, column: str) -> bool:
 def _texts(table: Table, column: str | None, notes: dict[str, int], note: str) -> list[str] | None:
     if column is None:
         return None
-    texts = [_text(value) for value in table.column(column)]
+    texts = [text(value) for value in table.column(column)]
     empty = sum(not text.strip() for text in texts)
     if empty == len(texts):
         return None
@@ -331,7 +298,7 @@ def _owners(table: Table, column: str | None, notes: dict[str, int]) -> list[str
     return None if texts is None else [text or f"unknown, row {row}" for row, text in enumerate(texts)]
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     """A cell as text; empty where nothing is there."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 

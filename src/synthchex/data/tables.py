@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -42,13 +42,17 @@ LISTED = 8  # from this many names in one folder on, listing it is cheaper than 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of any tabular source: whole columns by name, single cells of the image column by row."""
+    """Rows of any tabular source: whole columns by name, single cells of the image column by row.
+
+    `states` gives the label states of a column that holds nothing else, without a dict per row, or None.
+    """
 
     source: str
     columns: Sequence[str]
     count: int
     column: Callable[[str], list[Any]]
     cell: Callable[[str, int], Any]
+    states: Callable[[str], np.ndarray | None] = lambda name: None
 
 
 def open_table(source: str | Path, *, split: str = "train", revision: str | None = None) -> Table:
@@ -134,6 +138,8 @@ def label_states(table: Table, column: str | None) -> np.ndarray | None:
         ValueError: a cell that is no state, or names another label; with its row.
     """
     if column is not None:
+        if (found := table.states(column)) is not None:
+            return found
         rows = _each(table.column(column), f"{table.source}, column {column!r}", _states_of)
         return np.array(rows, np.float32).reshape(-1, len(records.LABELS))
     present = [label for label in records.LABELS if label in table.columns]
@@ -293,27 +299,67 @@ def _lost_message(
 
 
 def _file_table(path: Path) -> Table:
-    import pandas as pd
-
     if path.suffix == ".parquet":
         return _parquet_table(str(path), [path])
-    if path.suffix == ".jsonl":
-        frame = pd.read_json(path, lines=True, dtype=False)
-    elif path.suffix in (".csv", ".tsv"):
+    return text_table(path, path.suffix, str(path))
+
+
+def text_table(file: Path | IO[bytes], suffix: str, source: str) -> Table:
+    """A .csv, .tsv or .jsonl file, or one that is open, in memory.
+
+    Raises:
+        ValueError: another kind of file, or one without a header.
+    """
+    import pandas as pd
+
+    if suffix == ".jsonl":
+        frame = pd.read_json(file, lines=True, dtype=False)
+    elif suffix in (".csv", ".tsv"):
         # ids such as 0012 stay as written; cells are read as text and typed where they are used.
-        between = "\t" if path.suffix == ".tsv" else ","
+        between = "\t" if suffix == ".tsv" else ","
         try:
-            frame = pd.read_csv(path, sep=between, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            frame = pd.read_csv(file, sep=between, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except ValueError as error:
-            raise ValueError(f"expected a table with a header, got {path}: {error}; check its format") from error
+            raise ValueError(f"expected a table with a header, got {source}: {error}; check its format") from error
     else:
-        raise ValueError(f"expected a table ({', '.join(SUFFIXES)}), got {path}; convert it or give a folder")
-    return Table(str(path), list(frame.columns), len(frame), lambda n: frame[n].tolist(), lambda n, i: frame[n].iloc[i])
+        raise ValueError(f"expected a table ({', '.join(SUFFIXES)}), got {source}; convert it or give a folder")
+    return Table(source, list(frame.columns), len(frame), lambda n: frame[n].tolist(), lambda n, i: frame[n].iloc[i])
 
 
 def _parquet_table(source: str, files: list[Path]) -> Table:
     rows = shards.Rows(files)
-    return Table(source, rows.columns, len(rows), rows.column, lambda name, index: rows[index][name])
+    return Table(
+        source,
+        rows.columns,
+        len(rows),
+        rows.column,
+        lambda name, index: rows[index][name],
+        lambda name: _struct_states(files, name),
+    )
+
+
+def _struct_states(files: Sequence[Path], name: str) -> np.ndarray | None:
+    """Label states of a struct of integers, float32 (N, 14); None where the column is another thing or has other
+    values.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    kind = pq.read_schema(files[0]).field(name).type
+    names = [field.name for field in kind] if pa.types.is_struct(kind) else []
+    if not names or set(names) - set(records.LABELS) or not all(pa.types.is_integer(field.type) for field in kind):
+        return None
+    parts = []
+    for path in files:
+        cells = pq.read_table(path, columns=[name]).column(name).combine_chunks()
+        part = np.full((len(cells), len(records.LABELS)), np.nan, np.float32)
+        for label in names:
+            values = pc.struct_field(cells, label).cast(pa.float32())  # a null struct has null fields
+            part[:, records.LABELS.index(label)] = values.to_numpy(zero_copy_only=False)
+        parts.append(part)
+    states = np.concatenate(parts)
+    return states if np.isin(states[~np.isnan(states)], (-1, 0, 1)).all() else None
 
 
 def _from_disk(path: Path, split: str) -> Any:

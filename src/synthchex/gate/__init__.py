@@ -14,15 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synthchex.ahead import in_order
 from synthchex.data import shards, sources
 from synthchex.data.sources import ImageSet
-from synthchex.gate import calibration, copies, planted, texts
+from synthchex.gate import calibration, copies, identifiers, planted, texts
 from synthchex.gate.calibration import Trial
-from synthchex.gate.release import Terms, free_text, namer, release
+from synthchex.gate.release import Released, Terms, columns, features, free_text, release
 from synthchex.gate.report import Finding, Report, card_section, lines
 
 __all__ = ["Comparison", "Finding", "Report", "Terms", "Trial", "card_section", "check", "lines", "together"]
 
+PATIENTS = ("patient", "patient_id", "subject_id", "study", "study_id")  # columns that only real films have
 SAID = {
     "exact": "files of real films",
     "pixels": "films with the pixels of a real film",
@@ -71,10 +73,11 @@ def check(
     rows = shards.Rows(shards.parquet_files(dataset))
     if not len(rows):
         raise ValueError(f"expected films in {dataset}, got 0 rows; build it again")
-    removed, found, spoken = _read_through(rows, terms)
+    removed, found, spoken = _read_through(rows, terms, comparison.num_workers if comparison else 0)
     findings += [
         Finding(kind, f"{kind}: {len(numbers)} rows", tuple(numbers)) for kind, numbers in sorted(found.items())
     ]
+    findings += _of_columns(rows, terms)
     if not terms.allowed:
         findings.append(
             Finding("prompts", f"prompts of a source that is {terms.policy}: withhold them, or make them from labels")
@@ -122,18 +125,39 @@ def together(sets: Sequence[ImageSet]) -> ImageSet:
     )
 
 
-def _read_through(rows: shards.Rows, terms: Terms) -> tuple[Counter[str], dict[str, list[int]], list[str]]:
+def _read_through(
+    rows: shards.Rows, terms: Terms, num_workers: int
+) -> tuple[Counter[str], dict[str, list[int]], list[str]]:
     """What rows lose when they leave, rows by what they may not leave with, and the free text of each."""
-    opaque, removed, found, spoken = namer(b""), Counter[str](), defaultdict[str, list[int]](list), list[str]()
-    for number in range(len(rows)):
-        released = release(rows[number], opaque(str(number)), terms)
+    removed, found, spoken = Counter[str](), defaultdict[str, list[int]](list), list[str]()
+
+    def one(number: int) -> Released:
+        released = release(rows[number], f"{number:032x}", terms)
+        return released._replace(row={**released.row, "image": None})
+
+    for number, released in enumerate(in_order(one, len(rows), num_workers=num_workers, ahead=64)):
         removed += released.removed
         spoken.append(free_text(released.row, terms))
         kinds = [f"{kind} in {column}" for column, names in released.found.items() for kind in names]
         for kind in [*kinds, *([f"unreadable film: {released.lost}"] if released.lost else [])]:
             found[kind].append(number)
-    left = [name for name in rows.columns if name not in released.row]
+    left = [name for name in rows.columns if name not in columns(rows.columns, terms)]
     return removed + Counter({f"column {name}": len(rows) for name in left}), found, spoken
+
+
+def _of_columns(rows: shards.Rows, terms: Terms) -> list[Finding]:
+    """What columns alone give away: films of patients, and types that name somebody, as names of classes may."""
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    found = []
+    whose = [name for name in rows.columns if name in PATIENTS]
+    if whose and terms.policy != "open":
+        what = f"films of patients (columns {', '.join(whose)}) of a source that is {terms.policy}"
+        found.append(Finding("real-films", f"{what}: these stay here"))
+    types = str(features(Features.from_arrow_schema(pq.read_schema(rows.files[0])), terms))
+    kinds = identifiers.named(types)
+    return found + ([Finding("types", f"{', '.join(kinds)} in the types of columns")] if kinds else [])
 
 
 def _compare(

@@ -24,6 +24,7 @@ from synthchex.gate.copies import Nearness, Reference, Seen, nearness, see
 LEAST_PATIENTS = 20
 LEAST_CAUGHT = 0.99  # of the kinds in `planted.NEEDED`
 SAME = 0.995  # correlation from which two real films are one film, whoever they are said to be of
+LEAST_TAIL = 5  # patients that the tail of distances is drawn from
 LONGEST = 1024  # pixels: larger films are reduced before they are changed
 CONFIDENCE = 0.95
 FINDERS = ("exact", "pixels", "looks", "features")
@@ -137,12 +138,12 @@ def calibrate(
     null = nearness(_take(known.films, rows), known, owners=known.owners[rows], num_workers=num_workers)
     repeated = (null.exact >= 0) | (null.pixels >= 0) | (null.correlation >= SAME)
     single, owners = Nearness(*(part[~repeated] for part in null)), known.owners[rows][~repeated]
-    limits = thresholds(single, trial.false_alarms)
+    limits = thresholds(single, owners, trial.false_alarms)
     chosen = np.sort(random.permutation(len(known.films))[: trial.copied])
     return Calibration(
         limits,
         _caught(real, known, encoder, chosen, changes, limits, trial.seed, num_workers),
-        share(_accused(single, owners, trial.false_alarms)),
+        share(_accused(single, owners, known, trial.false_alarms)),
         len(known.films),
         patients,
         real.patients is not None,
@@ -151,19 +152,51 @@ def calibrate(
     )
 
 
-def thresholds(null: Nearness, false_alarms: float) -> Thresholds:
-    """Limits that a new film of another patient passes with at most this chance, half of it for each; with too few
-    films for that, the nearest of them are the limits.
+def thresholds(null: Nearness, owners: np.ndarray, false_alarms: float) -> Thresholds:
+    """Limits that a film of a new patient passes with at most this chance, half of it for each finder.
+
+    Patients are counted, not films: those of one patient come near to others together. Where there are too few patients
+    for so small a chance, the tail of the nearest ones is drawn out as an exponential of log distances.
+
+    Args:
+        null: real films beside those of other patients.
+        owners: patient number of each, (M,).
+        false_alarms: the chance, between 0 and 1.
 
     Raises:
         ValueError: no films.
+
+    Source: the exponential tail estimator of Breiman, Stone and Kooperberg 1990.
     """
-    count = len(null.correlation)
-    if not count:
+    if not len(owners):
         raise ValueError("expected real films that are not each other's copies to set thresholds on, got none")
-    # The k-th nearest of n is passed with chance k / (n + 1).
-    place = max(0, math.floor(false_alarms / 2 * (count + 1)) - 1)
-    return Thresholds(float(np.sort(null.correlation)[count - 1 - place]), float(np.sort(null.distance)[place]))
+    looks, features = (_limit(_nearest(apart, owners), false_alarms / 2) for apart in _apart(null))
+    return Thresholds(float(1 - np.exp(looks)), float(np.exp(features)))
+
+
+def _apart(null: Nearness) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of how far films are from real ones, by looks and by features."""
+    tiny = np.finfo(float).tiny
+    return np.log(np.clip(1 - null.correlation, tiny, None)), np.log(np.clip(null.distance, tiny, None))
+
+
+def _nearest(apart: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """The least value of each patient, ascending."""
+    people, places = np.unique(owners, return_inverse=True)
+    least = np.full(len(people), np.inf)
+    np.minimum.at(least, places, apart)
+    return np.sort(least)
+
+
+def _limit(values: np.ndarray, chance: float) -> float:
+    """What a new value falls below with this chance, from ascending values of as many patients."""
+    count = len(values)
+    if chance * (count + 1) >= 1 or count < 2:
+        # The k-th least of n is passed with chance k / (n + 1).
+        return float(values[max(0, math.floor(chance * (count + 1)) - 1)])
+    tail = min(count - 1, max(LEAST_TAIL, count // 10))
+    scale = float((values[tail] - values[:tail]).mean())
+    return float(values[tail]) - scale * math.log(tail / (chance * (count + 1)))
 
 
 def share(hits: np.ndarray) -> Share:
@@ -174,12 +207,18 @@ def share(hits: np.ndarray) -> Share:
     return Share(int(hits.sum()), len(hits), float(ends.low), float(ends.high))
 
 
-def _accused(null: Nearness, owners: np.ndarray, false_alarms: float) -> np.ndarray:
-    """Which real films are called copies by thresholds that were set without their patient."""
+def _accused(null: Nearness, owners: np.ndarray, known: Reference, false_alarms: float) -> np.ndarray:
+    """Which real films are called copies by thresholds that were set without their patient.
+
+    Without it also on the other side: a film whose nearest is one of that patient counts as far from all.
+    """
     accused = np.zeros(len(owners), bool)
     for owner in np.unique(owners):
         own = owners == owner
-        limits = thresholds(Nearness(*(part[~own] for part in null)), false_alarms)
+        looks = np.where(known.owners[null.laid] == owner, 0.0, null.correlation)
+        features = np.where(known.owners[null.near] == owner, np.inf, null.distance)
+        others = null._replace(correlation=looks, distance=features)
+        limits = thresholds(Nearness(*(part[~own] for part in others)), owners[~own], false_alarms)
         accused[own] = any_of(found(Nearness(*(part[own] for part in null)), limits))
     return accused
 

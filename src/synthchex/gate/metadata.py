@@ -21,7 +21,9 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 NEEDED_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
 APPLICATION = range(0xE0, 0xF0)
-ADOBE = 0xEE  # says how colours are coded; its 12 bytes hold nothing else
+ADOBE, ADOBE_SIZE = 0xEE, 16  # says how colours are coded; one of this size holds nothing else
+# Frames, tables and restart intervals: what decides pixels.
+NEEDED_SEGMENTS = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDD})
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded pixels: anything but an escape, a restart or a filler
 ORIENTATION = 0x0112
 
@@ -41,32 +43,34 @@ def cleaned(content: bytes) -> Clean:
         UnreadableImage: it is no whole image.
     """
     try:
-        said = tuple(texts(content))
-    except (OSError, SyntaxError, ValueError):
+        said, turned = _said(content)
+    except Exception:  # decoders raise anything on bytes that were made to break them
         images.read(content)  # says what is wrong with it
         raise
-    if content.startswith(PNG) and not _turned(content) and (png := _png(content)) is not None:
+    if content.startswith(PNG) and not turned and (png := _png(content)) is not None:
         return Clean(png, ".png", said)
-    if content.startswith(JPEG) and not _turned(content) and (jpeg := _jpeg(content)) is not None:
+    if content.startswith(JPEG) and not turned and (jpeg := _jpeg(content)) is not None:
         return Clean(jpeg, ".jpg", said)
     return Clean(images.to_png(images.read(content).pixels), ".png", said)
 
 
 def texts(content: bytes) -> Iterator[str]:
     """Everything that a file says beside its pixels, as text: EXIF, PNG text, comments, DICOM elements."""
+    yield from _said(content)[0]
+
+
+def _said(content: bytes) -> tuple[tuple[str, ...], bool]:
+    """What a file says beside its pixels, and whether EXIF turns it; its pixels are decoded on the way."""
     if content[128:132] == b"DICM":
-        yield from _dicom_texts(content)
-        return
+        return tuple(_dicom_texts(content)), False
     with Image.open(io.BytesIO(content)) as opened:
+        opened.load()
         values = [*opened.info.values(), *getattr(opened, "text", {}).values()]
         exif = opened.getexif()
         values += [*exif.values(), *exif.get_ifd(0x8769).values(), *exif.get_ifd(0x8825).values()]
-    for value in values:
-        if isinstance(value, bytes) and value:
-            yield value.decode("latin-1")
-        elif isinstance(value, str) and value:
-            yield value
-    yield from _after_the_end(content)
+        turned = bool(exif.get(ORIENTATION, 1) != 1)
+    said = [value.decode("latin-1") if isinstance(value, bytes) else value for value in values]
+    return (*(value for value in said if isinstance(value, str) and value), *_after_the_end(content)), turned
 
 
 def _dicom_texts(content: bytes) -> Iterator[str]:
@@ -74,11 +78,6 @@ def _dicom_texts(content: bytes) -> Iterator[str]:
     for element in pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True).iterall():
         if element.VR not in ("SQ", "OB", "OW", "UN", "US", "SS", "DS", "IS", "FL", "FD", "UL", "SL"):
             yield str(element.value)
-
-
-def _turned(content: bytes) -> bool:
-    with Image.open(io.BytesIO(content)) as opened:
-        return bool(opened.getexif().get(ORIENTATION, 1) != 1)
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -112,8 +111,10 @@ def _jpeg(content: bytes) -> bytes | None:
             if after is None:
                 return None
             segment, place = segment + content[place : after.start()], after.start()
-        if marker == ADOBE or not (marker in APPLICATION or marker == COMMENT):
+        if marker in NEEDED_SEGMENTS or (marker == ADOBE and len(segment) == ADOBE_SIZE):
             out.append(segment)
+        elif marker == ADOBE or marker not in (*APPLICATION, COMMENT):
+            return None
         if content[place : place + 2] == bytes([0xFF, END]):
             return b"".join([*out, bytes([0xFF, END])])
     return None

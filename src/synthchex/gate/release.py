@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 Prompts = Literal["keep", "withhold", "from-labels"]
 NAMES = ("filename", "id")
 RECORD = ("image", "filename", "prompt", "labels_dict")
-# Said of a model or a run, not of a film: whatever the source, and without free text of a judge.
-IMPERSONAL = (*records.PROVENANCE_COLUMNS, "quality", "judge", "drop_reason")
+# Said of a model or a run, not of a film, and without free text of a judge.
+IMPERSONAL = (*(name for name in records.PROVENANCE_COLUMNS if name != "seed"), "quality", "judge", "drop_reason")
+# A seed follows from the id of its prompt, so who has a list of ids could find which one it was.
+OPEN_ONLY = ("seed", "quality_scores")
 # Versions and revisions look like long numbers.
 TECHNICAL = ("model", "revision", "scheduler", "dtype", "versions", "judge")
 
@@ -64,8 +66,10 @@ class Released(NamedTuple):
 
 
 def columns(names: list[str], terms: Terms) -> list[str]:
-    """Columns that may leave: all of an open source, else those of a record and what is said of the model."""
-    return [name for name in names if terms.policy == "open" or name in RECORD or name in IMPERSONAL]
+    """Columns that may leave, of all others none: those of a record, what is said of the model, and of an open source
+    what is said of a film."""
+    allowed = {*RECORD, *IMPERSONAL, *(OPEN_ONLY if terms.policy == "open" else ())}
+    return [name for name in names if name in allowed]
 
 
 def features(found: Features, terms: Terms) -> Features:
@@ -113,6 +117,10 @@ def release(row: Mapping[str, Any], name: str, terms: Terms) -> Released:
         removed.update(["metadata"] if clean.said else [])
         removed.update({f"metadata: {kind}" for text in clean.said for kind in identifiers.named(text)})
     out |= {column: name + suffix if column == "filename" else name for column in NAMES if column in out}
+    for column in [name for name in TECHNICAL if isinstance(out.get(name), str)]:
+        short = identifiers.without_folders(out[column])
+        removed.update(["folder of a model"] if short != out[column] else [])
+        out[column] = short
     if "prompt" in out and terms.prompts != "keep":
         made = texts.from_labels(row["labels_dict"] or {}) if terms.prompts == "from-labels" else None
         removed.update(["prompt"] if row["prompt"] else [])
@@ -136,7 +144,7 @@ def _identifiers(row: Mapping[str, Any]) -> dict[str, list[str]]:
     """Kinds of identifiers in the text columns of a row, names apart, which say nothing any more."""
     found: dict[str, list[str]] = {}
     for column, value in row.items():
-        if column not in (*NAMES, "image", "labels_dict") and isinstance(value, (str, list, dict)):
+        if column not in (*NAMES, "image") and isinstance(value, (str, list, dict)):
             strong = column in TECHNICAL or not isinstance(value, str)
             kinds = identifiers.named(str(value), strong=strong)
             found |= {column: kinds} if kinds else {}

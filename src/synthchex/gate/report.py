@@ -14,6 +14,7 @@ from synthchex.gate.calibration import Calibration, Share
 from synthchex.gate.release import Terms
 
 SHOWN_ROWS = 5
+COLUMN = "column "
 PROMPTS = {
     "keep": "published as they were used",
     "withhold": "withheld",
@@ -121,7 +122,10 @@ def card_section(report: Report, *, dropped: int, reason: str | None) -> str:
 
 
 def _policy_text(report: Report) -> list[str]:
-    removed = [f"{what} ({count})" for what, count in sorted(report.removed.items())]
+    columns = [what for what in report.removed if what.startswith(COLUMN)]
+    removed = [f"{what} ({count})" for what, count in sorted(report.removed.items()) if what not in columns]
+    # Without their names, which are anybody's.
+    removed += [f"{len(columns)} other columns ({report.rows})"] if columns else []
     text = [
         f"Source of the prompts and of the real films that were compared: {report.terms.policy}. Prompts are "
         f"{PROMPTS[report.terms.prompts]}. File names are random; files hold pixels and nothing else."

@@ -230,8 +230,9 @@ def check_read_alike(predictions: Sequence[str], references: Sequence[str]) -> N
     if predictions and references and set(predictions) != set(references):
         raise ValueError(
             f"expected both sides read in one way, got predictions as {list(predictions)} and references as "
-            f"{list(references)} (u8: 8 bits as they are; minmax16 and dicom: each film stretched to its own range); "
-            "convert both sides to 8-bit PNG in the same way, or pass the pixels of synthchex.data.images.read"
+            f"{list(references)} (u8: 8 bits as they are; minmax16 and dicom: each film stretched to its own range; "
+            "percentile: to its 0.5th and 99.5th percentile); convert both sides to 8-bit PNG in the same way, as "
+            "`synthchex import --deep-films` does, or pass the pixels of synthchex.data.images.read"
         )
 
 

@@ -1,1 +1,1 @@
-"""Networks behind small interfaces: encoders, samplers, judges. Nothing is loaded at import."""
+"""Networks behind small interfaces: encoders, classifiers, samplers. Nothing is loaded at import."""

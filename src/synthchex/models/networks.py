@@ -10,7 +10,7 @@ import hashlib
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -145,7 +145,12 @@ def _read(path: Path, stand_ins: Mapping[str, Any]) -> Any:
 
 
 def load_exact(
-    network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, unused: Sequence[str] = ()
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    *,
+    source: str,
+    unused: Sequence[str] = (),
+    elsewhere: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Load weights so that every tensor of the network comes from the file and nothing in the file is left over.
 
@@ -154,12 +159,17 @@ def load_exact(
         state: tensors by name.
         source: for messages.
         unused: beginnings of names that the file may hold and the network does not have.
+        elsewhere: which tensors of the network come from another file; this one must not hold them.
 
     Raises:
         ValueError: with a report of missing, unexpected and misshapen tensors.
     """
     # Old files count no batches; the counter has no part in inference.
-    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    wanted = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked") and not elsewhere(name)
+    }
     given = {
         name: value
         for name, value in state.items()

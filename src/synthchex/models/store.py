@@ -34,7 +34,10 @@ IN_MEMORY = 2**27  # bytes of features that need no file
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of the readable films of a set: one (M, width) float32 array per encoder, rows `kept` of the set."""
+    """Features of the readable films of a set: one (M, width) float32 array per encoder, rows `kept` of the set.
+
+    `ways` counts films by `Film.preprocessing`, those that were encoded before included.
+    """
 
     features: list[np.ndarray]
     kept: np.ndarray
@@ -42,6 +45,7 @@ class Encoded:
     skipped: dict[str, int]
     notes: dict[str, int]
     computed: int
+    ways: dict[str, int]
 
 
 class Looked(NamedTuple):
@@ -51,6 +55,7 @@ class Looked(NamedTuple):
     reason: str | None
     notes: tuple[str, ...]
     inputs: dict[int, Any]
+    way: str = ""
 
 
 class Kept:
@@ -129,7 +134,8 @@ def encode(
         ValueError: not one film can be read; the message counts the reasons.
     """
     kept = [Kept(store, encoder.key) for encoder in encoders]
-    hashes, skipped, notes, computed = [""] * len(images), Counter[str](), Counter[str](), 0
+    hashes, computed = [""] * len(images), 0
+    skipped, notes, ways = Counter[str](), Counter[str](), Counter[str]()
     with Progress(f"encode {Path(images.source).name}", len(images), quiet=quiet, unit="films") as progress:
         spans = [range(start, min(start + SPAN, len(images))) for start in range(0, len(images), SPAN)]
         for span, looked, made in _spans(images, encoders, kept, spans, batch_size, num_workers):
@@ -137,6 +143,7 @@ def encode(
                 hashes[index] = one.digest
                 notes.update(one.notes)
                 skipped.update([one.reason] if one.reason else [])
+                ways.update([one.way] if one.way else [])
             computed += made
             progress.advance(span.stop)
     rows = np.array([index for index, digest in enumerate(hashes) if digest], np.int64)
@@ -147,7 +154,7 @@ def encode(
         )
     readable = [hashes[index] for index in rows]
     features = [have.gather(readable) for have in kept]
-    return Encoded(features, rows, readable, dict(skipped), dict(notes), computed)
+    return Encoded(features, rows, readable, dict(skipped), dict(notes), computed, dict(ways))
 
 
 def share(images: ImageSet, encoders: Sequence[Any], store: Path, *, batch_size: int, num_workers: int = 2) -> None:
@@ -204,11 +211,12 @@ def _look(images: ImageSet, index: int, encoders: Sequence[Any], kept: Sequence[
         digest = films.content_hash(source)
         new = [number for number, have in enumerate(kept) if digest not in have]
         if not new:
-            return Looked(digest, None, (), {})
+            return Looked(digest, None, (), {}, films.preprocessing_of(source))
         film = films.read(source)
     except films.UnreadableImage as error:
         return Looked("", error.reason, (), {})
-    return Looked(digest, None, film.notes, {number: _prepared(encoders[number], film.pixels) for number in new})
+    inputs = {number: _prepared(encoders[number], film.pixels) for number in new}
+    return Looked(digest, None, film.notes, inputs, film.preprocessing)
 
 
 def _prepared(encoder: Any, pixels: np.ndarray) -> Any:

@@ -21,7 +21,7 @@ from synthchex.scores.faithfulness import faithfulness
 from synthchex.scores.groups import members
 from synthchex.scores.pathology import Pathology, pathology
 from synthchex.scores.request import Request
-from synthchex.scores.sets import Networks, Side, encode, halves, load_networks
+from synthchex.scores.sets import Networks, Side, check_reading, encode, halves, load_networks
 
 __all__ = ["Networks", "Request", "Scored", "Side", "load_networks", "score"]
 SCHEMA = 2
@@ -71,6 +71,7 @@ def score(
     """
     networks = networks or load_networks(request)
     a, b = (encode(images, networks, kept, request, quiet) for images in (real, synthetic))
+    doubts = check_reading(a, b)
     groups = label_groups(b, a, request)
     scored = {label: masks for label, masks in groups.items() if min(m.sum() for m in masks) >= request.min_rows}
     parts = halves(a.patients, len(a), len(b), request.seed)
@@ -91,7 +92,7 @@ def score(
         "label_policy": rows.policy(request),
         "faithfulness": faithful(networks, a, b, request),
         "not_measured": words.not_measured(request, networks, b),
-        "warnings": words.warnings([*found.values(), *beside.values()], aligned, a, b),
+        "warnings": doubts + words.warnings([*found.values(), *beside.values()], aligned, a, b),
         "methods": words.methods(request, networks, parts),
         "citations": words.citations(request, networks),
         "versions": json.loads(samplers.versions()),

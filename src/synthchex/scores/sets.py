@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from synthchex.data import sources
+from synthchex.measure.sides import check_read_alike
 from synthchex.models import classifiers, encoders, store
 from synthchex.scores.groups import states
 from synthchex.scores.request import Request
@@ -49,6 +50,12 @@ class Side:
     def __len__(self) -> int:
         return len(self.encoded.kept)
 
+    @property
+    def ways(self) -> list[str]:
+        """How the films became 8 bits, as in `images.Film`: what an import wrote down, else what reading did."""
+        wrote = self.images.preprocessing or []
+        return sorted({str(wrote[row]) for row in self.encoded.kept if wrote and wrote[row]} or self.encoded.ways)
+
     def describe(self, policy: str) -> dict[str, Any]:
         """Source and counts, as they go into results.json."""
         hashes = self.encoded.hashes
@@ -57,11 +64,29 @@ class Side:
             "n": len(hashes),
             "skipped": self.encoded.skipped,
             "notes": {**self.images.notes, **self.encoded.notes},
+            "preprocessing": self.ways,
             "repeats": len(hashes) - len(set(hashes)),
             "patients": None if self.patients is None else len(set(self.patients)),
             "policy": policy,
             "states": None if self.labels is None else states(self.labels),
         }
+
+
+def check_reading(real: Side, synthetic: Side) -> list[str]:
+    """Refuse sets whose grey values were made in two ways; return what is doubtful.
+
+    8-bit films beside deep ones are doubtful only: a generator gives 8 bits, whatever its own films were made from.
+
+    Raises:
+        ValueError: deep films that became 8 bits by different policies, now or when they were imported.
+    """
+    check_read_alike(*([way for way in side.ways if way != "u8"] for side in (synthetic, real)))
+    if synthetic.ways == real.ways:
+        return []
+    return [
+        f"films come from different depths: real {real.ways}, synthetic {synthetic.ways}; a part of what lies between "
+        "them may be the scaling"
+    ]
 
 
 def load_networks(request: Request) -> Networks:

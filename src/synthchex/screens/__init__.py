@@ -17,9 +17,9 @@ from synthchex.data.sources import ImageSet
 from synthchex.screens import limits
 from synthchex.screens.limits import Limits
 from synthchex.screens.means import NEEDS, REASONS, Means, Seen, check, see
-from synthchex.screens.measured import SCREENS, Findings
+from synthchex.screens.measured import SCREENS, Findings, agreement
 
-__all__ = ["NEEDS", "REASONS", "Means", "Screened", "check", "screen"]
+__all__ = ["NEEDS", "REASONS", "Means", "Screened", "agreement", "check", "screen"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A listing of films as shards of records: which films, what of them is kept, one row for each. Prints nothing.
 
-Films keep the bytes of their files; DICOM is read by `images.read` and kept as PNG. With `reference_only` a row holds
-the film's absolute path instead: for trees too large to copy, on this machine only.
+Films keep the bytes of their files; DICOM, and with `deep_films` whatever is deeper than 8 bits, is read by
+`images.read` and kept as PNG. With `reference_only` a row holds the film's absolute path instead: for trees too large
+to copy, on this machine only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from synthchex.data import images, records, shards, tables
+from synthchex.data import film, images, records, shards, tables
 from synthchex.data.importers import labellers
 from synthchex.data.importers.listing import COLUMNS, Listing, files_below
 
@@ -36,14 +37,20 @@ class How:
     """What to keep: which text is the prompt, films or their paths, and of which splits and views (all where empty).
 
     `unchecked` films are kept without being decoded, DICOM apart; with `reference_only` they are not even opened.
+    `deep_films` is a policy of `images.read`, by which all films become 8 bits; None leaves all but DICOM as they are.
     """
 
     text: Text = "both"
     reference_only: bool = False
     unchecked: bool = False
     labeller: str | None = None
+    deep_films: film.Deep | None = None
     splits: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.deep_films and self.reference_only:
+            raise ValueError("--deep-films writes films anew, --reference-only keeps none; leave one of them out")
 
 
 @dataclass(frozen=True)
@@ -189,6 +196,7 @@ def plan(name: str, policy: str, terms: str, listing: Listing, chosen: Chosen, h
         "unlisted": unlisted,
         "reference_only": how.reference_only,
         "unchecked": how.unchecked,
+        **({"deep_films": how.deep_films} if how.deep_films else {}),
         "splits": list(how.splits),
         "views": list(how.views),
     }
@@ -240,17 +248,19 @@ def _film(source: Any, stem: str, how: How) -> dict[str, Any]:
         encoded = images.encoded(source)
         dicom = encoded[128:132] == b"DICM" or suffix in DICOM
         known: dict[str, Any] = {"content_hash": images.content_hash(encoded)}
-        if dicom or not how.unchecked:
-            film = images.read(source if dicom else encoded)
-            known["preprocessing_id"] = film.preprocessing
+        as_png = dicom
+        if dicom or how.deep_films or not how.unchecked:
+            read = images.read(source if dicom else encoded, deep=how.deep_films or "minmax")
+            known["preprocessing_id"] = read.preprocessing
+            as_png = dicom or (how.deep_films is not None and read.preprocessing != "u8")
             if dicom:
                 known["view"] = _header_view(encoded)
     except images.UnreadableImage as error:
         return {"filename": f"{stem}{suffix}", "image": None, "drop_reason": f"unreadable-{error.reason}"}
     if how.reference_only:
         return _reference(source, f"{stem}{suffix}") | known
-    if dicom:
-        suffix, encoded = ".png", images.to_png(film.pixels)
+    if as_png:
+        suffix, encoded = ".png", images.to_png(read.pixels)
         # Equal pixels under different headers are the same film.
         known["content_hash"] = images.content_hash(encoded)
     name = f"{stem}{suffix}"
