@@ -24,7 +24,6 @@ from synthchex.gate import calibration, copies, report
 from synthchex.models import encoders
 from synthchex.options import BAD_INPUT
 
-
 HALVES = 5  # ways to halve the patients
 GROWTH, CANDIDATES = (250, 2500, 25_000), 32
 
@@ -46,14 +45,14 @@ def held_out(seen: copies.Seen, patients: Sequence[str], false_alarms: float, se
 def part(seen: copies.Seen, chosen: np.ndarray) -> copies.Seen:
     """Some films of a set."""
     rows = np.flatnonzero(chosen)
-    contents = [seen.contents[row] for row in rows]
+    contents = [seen.contents[int(row)] for row in rows]
     return copies.Seen(np.arange(len(rows)), contents, seen.signatures[rows], seen.features[rows])
 
 
 def seconds_per_candidate(seen: copies.Seen, count: int) -> float:
     """CPU seconds to look for one candidate among `count` real films, which are the same few over and over."""
     many = np.resize(np.arange(len(seen)), count)
-    real = copies.Seen(many, [seen.contents[row] for row in many], seen.signatures[many], seen.features[many])
+    real = copies.Seen(many, [seen.contents[int(row)] for row in many], seen.signatures[many], seen.features[many])
     known, some = copies.reference(real, None), part(seen, np.arange(len(seen)) < CANDIDATES)
     began = time.process_time()
     copies.nearness(some, known)

@@ -93,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
     train, held_out = open_films(options, recipe)
     process = processes.join(options.device, threads=options.threads)
-    say: Say = (lambda text: print(text, file=sys.stderr)) if process.is_main and not options.quiet else lambda text: None
+    say: Say = (
+        (lambda text: print(text, file=sys.stderr)) if process.is_main and not options.quiet else lambda text: None
+    )
     check_split(recipe, process.count, options.gradient_accumulation_steps)
     describe(recipe, train, held_out, say)
     checkpoints.begin(options.out, manifest(recipe, base, train, held_out))
@@ -143,10 +145,9 @@ def open_films(options: argparse.Namespace, recipe: Recipe) -> tuple[films.Side,
     """
     found = open_set(options.train_data, options)
     found = found.take(range(min(len(found), options.limit or len(found))))
+    train, held_out = films.split(found, 0 if options.validation_data else recipe.validation_share)
     if options.validation_data:
-        train, held_out = found, open_set(options.validation_data, options)
-    else:
-        train, held_out = films.split(found, recipe.validation_share)
+        held_out = open_set(options.validation_data, options)
     ready = films.usable(train, recipe.resolution, num_workers=options.num_workers)
     if len(ready) < recipe.train_batch_size:
         raise ValueError(
@@ -200,9 +201,7 @@ def describe(recipe: Recipe, train: films.Side, held_out: films.Side | None, say
         say("warning: horizontal_flip is on; a flipped chest is another patient, with the heart on the right")
 
 
-def manifest(
-    recipe: Recipe, base: samplers.Recipe, train: films.Side, held_out: films.Side | None
-) -> dict[str, Any]:
+def manifest(recipe: Recipe, base: samplers.Recipe, train: films.Side, held_out: films.Side | None) -> dict[str, Any]:
     """What makes this run this one."""
     sides = [[side.digests, list(side.prompts)] for side in (train, held_out) if side]
     return {"recipe": recipe.hashed(), "base": base.hashed(), "data": records.fingerprint(sides)}
@@ -217,9 +216,7 @@ def load(
     say: Say,
 ) -> trainee.Trainee:
     """Load the model, encode films and prompts, let go of what did that, make the rest trainable."""
-    accelerator = trainee.make_accelerator(
-        recipe, str(options.out), device=process.device, tracker=options.report_to
-    )
+    accelerator = trainee.make_accelerator(recipe, str(options.out), device=process.device, tracker=options.report_to)
     dtype = trainee.dtype_of(recipe)
     parts = {} if dtype == "float32" else base.dtypes
     base = replace(base, dtype=dtype, dtypes=parts, compile=None, offload=None)
@@ -256,10 +253,9 @@ def encode(
         say(f"warning: {cut} of {len(prompts)} prompts are longer than the {limit} tokens that are read")
     size, device = options.encode_batch_size, str(pipeline.device)
     told = latents.prompts_store(cache, pipeline, prompts, base.call, device=device, batch_size=size)
-    own = pipeline.vae.dtype
-    pipeline.vae.float()
-    seen = [latents.films_store(cache, pipeline.vae, side, recipe, batch_size=size) for side in sides]
-    pipeline.vae.to(own)
+    with latents.in_float32(pipeline.vae) as vae:
+        shifted = families.family_of(pipeline).flow  # pipelines of epsilon models decode without the shift
+        seen = [latents.films_store(cache, vae, side, recipe, shifted=shifted, batch_size=size) for side in sides]
     return seen[-1], told
 
 
@@ -279,7 +275,9 @@ def fit(
         if held_out and recipe.kid_samples and first < total:
             channels = int(model.sampler.pipeline.vae.config.in_channels)
             real = validation.real_features(held_out, recipe, channels=channels, device=str(accelerator.device))
-    with Progress("finetune", total, done=first, unit="steps", quiet=options.quiet or not accelerator.is_main_process) as bar:
+    with Progress(
+        "finetune", total, done=first, unit="steps", quiet=options.quiet or not accelerator.is_main_process
+    ) as bar:
         for step in range(first, total + 1):
             if step > first:
                 note(model, out, model.step(train, step, accumulation=options.gradient_accumulation_steps))
@@ -353,7 +351,11 @@ def tell(options: argparse.Namespace, history: list[dict[str, Any]], say: Say) -
     """The result: last loss, validations, where it lies."""
     steps = [row for row in checkpoints.read_log(options.out) if "validation" not in row]
     if options.json:
-        print(json.dumps({"steps": len(steps), "loss": steps[-1]["loss"], "validations": history, "out": str(options.out)}))
+        print(
+            json.dumps(
+                {"steps": len(steps), "loss": steps[-1]["loss"], "validations": history, "out": str(options.out)}
+            )
+        )
         return
     for row in history:
         print(", ".join(f"{name} {value:.5g}" for name, value in row.items()))

@@ -276,6 +276,14 @@ def test_row_groups_are_short_in_rows_and_bytes(tmp_path: Path, monkeypatch: pyt
         build(["--images", str(table(tmp_path / "films", 2)), "--out", str(tmp_path / "other"), "--quiet"])
 
 
+def test_rows_of_a_rare_kind_are_gathered_into_whole_row_groups(tmp_path: Path) -> None:
+    source = judged(tmp_path / "judged", 400)
+    build(["--images", str(source), "--out", str(tmp_path / "set"), "--quiet", "--shard-rows", "250"])
+    path = next((tmp_path / "set" / "data").glob("train-high-*"))
+    meta = pq.read_metadata(path)
+    assert [meta.row_group(group).num_rows for group in range(meta.num_row_groups)] == [100, 33]
+
+
 def test_a_folder_of_images_is_read_with_all_types(tmp_path: Path) -> None:
     words = ["--split", "train=0.7", "--split", "test=0.3", "--format", "imagefolder", "--shard-rows", "4", "--quiet"]
     build(["--images", str(table(tmp_path / "films")), "--out", str(tmp_path / "set"), *words])

@@ -230,11 +230,11 @@ def test_the_script_of_the_room_gives_the_class_and_needs_no_deep_learning(tmp_p
         "import runpy, sys, synthchex\n"
         "made = runpy.run_path(str(synthchex.room('datasets_scripts') / 'synthchex.py'))['SynthCheX']\n"
         f"b = made(data_dir={str(source)!r}, cache_dir={str(tmp_path / 'c')!r})\n"
-        "print(len(list(b.as_streaming_dataset(split='train'))), made.__module__)\n"
         "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])\n"
+        "print(len(list(b.as_streaming_dataset(split='train'))), made.__module__)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["6 synthchex.data.builder", "[]"]
+    assert done.stdout.splitlines() == ["[]", "6 synthchex.data.builder"]
 
 
 def test_a_feed_gives_any_rows_in_order(tmp_path: Path) -> None:

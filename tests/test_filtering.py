@@ -128,3 +128,81 @@ def test_films_without_prompts_cannot_be_judged(synthchex: Run, tmp_path: Path, 
     done = synthchex("filter", "--images", tmp_path / "set", "--judge", "fixed", "--out", tmp_path / "judged")
     assert done.returncode == 2
     assert "has no prompts: a judge must see what a film should show" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def screened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with films (one blurred, one black), real ones, and the words that screen them."""
+    from PIL import Image, ImageFilter
+
+    from synthchex import cli
+
+    folder = tmp_path_factory.mktemp("screened")
+    for name, count, seed in (("real", "60", "1"), ("films", "12", "2")):
+        words = ["phantom", "--count", count, "--seed", seed, "--out", str(folder / name), "--quiet"]
+        assert cli.main(words) == 0
+    rows = shards.Rows(shards.parquet_files(folder / "films"))
+    (folder / "png").mkdir()
+    lines = ["path,prompt,Edema"]
+    for number in range(12):
+        film = images.read(rows[number]["image"]["bytes"]).pixels
+        film = np.asarray(Image.fromarray(film).filter(ImageFilter.GaussianBlur(3))) if number == 4 else film
+        film = film * 0 if number == 7 else film
+        (folder / "png" / f"{number}.png").write_bytes(images.to_png(film))
+        lines.append(f"png/{number}.png,{rows[number]['prompt'].replace(',', ';')},{number % 2}")
+    (folder / "films.csv").write_text("\n".join(lines) + "\n")
+    words = ["filter", "--images", str(folder / "films.csv"), "--judge", "phantom", "--screen", "pixels", "blur"]
+    return folder, [*words, "--reference", str(folder / "real"), "--batch-size", "4"]
+
+
+def test_screens_come_before_the_judge_who_does_not_look_at_what_they_drop(
+    synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    done = synthchex(*screened[1], "--out", tmp_path / "judged", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = shards.Rows(shards.parquet_files(tmp_path / "judged"))
+    assert (rows[4]["drop_reason"], rows[4]["quality"], rows[4]["judge"]) == ("blurred", None, None)
+    assert rows[7]["drop_reason"] == "constant"
+    assert json.loads(rows[4]["quality_scores"])["screens"]["sharpness"] < -1
+    assert json.loads(rows[0]["quality_scores"])["screens"]["mean"] > 8
+    said = json.loads(done.stdout)
+    assert said["quality"]["screened"] == 2
+    assert said["screens"]["dropped"]["blurred"] == 1
+    assert said["calibration"].startswith("uncalibrated")
+    assert sum(said["by_label"]["Edema"].values()) == 6
+    again = json.loads((tmp_path / "judged" / "report.json").read_text())
+    assert again == said
+
+
+def test_two_processes_screen_and_judge_the_same(
+    synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    one = synthchex(*screened[1], "--out", tmp_path / "one", "--quiet")
+    two = synthchex("launch", "--num-processes", "2", *screened[1], "--out", tmp_path / "two", "--quiet")
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    names = sorted(path.name for path in (tmp_path / "one" / "data").iterdir())
+    assert len(names) == 3
+    for name in names:
+        assert (tmp_path / "one" / "data" / name).read_bytes() == (tmp_path / "two" / "data" / name).read_bytes()
+
+
+def test_changed_screens_are_another_run(synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "judged", "--quiet"]
+    assert synthchex(*screened[1], *out).returncode == 0
+    done = synthchex(*screened[1], *out, "--false-drops", "0.05")
+    assert done.returncode == 2
+    assert "holds another run (recipe.false_drops: 0.01 there, 0.05 now)" in done.stderr
+
+
+def test_a_screen_without_what_it_needs_is_refused(synthchex: Run, screened: tuple[Path, list[str]]) -> None:
+    done = synthchex(*screened[1][:5], "--screen", "mirrored", "--out", screened[0] / "no")
+    assert done.returncode == 2
+    assert "the screen 'mirrored' needs reference and encoder" in done.stderr
+
+
+def test_a_calibration_that_is_not_there_is_refused_first(
+    synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    done = synthchex(*screened[1], "--calibration", tmp_path, "--out", tmp_path / "judged")
+    assert done.returncode == 2
+    assert "expected calibration.json in" in done.stderr

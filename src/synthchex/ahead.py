@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Result = TypeVar("Result")
 
@@ -44,3 +44,13 @@ def in_order(work: Callable[[int], Result], count: int, *, num_workers: int, ahe
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def one_ahead(items: Iterator[Result]) -> Iterator[Result]:
+    """The same items, the next of which a thread makes while the caller uses the one before."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="synthchex-ahead") as pool:
+        coming: Future[Result | object] = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield cast(Result, item)

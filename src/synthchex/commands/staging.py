@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthchex.ahead import in_order
-from synthchex.data import records, shards
+from synthchex.data import parquet, records, shards
 from synthchex.gate.release import Terms, features, namer, release
 from synthchex.options import Progress
 
@@ -89,7 +89,7 @@ def stage(
             tables = _tables(_mixed(released, mix=terms.policy != "open"), allowed)
             for leftover in targets[name].parent.glob(f".{targets[name].name}.*.tmp"):
                 leftover.unlink()
-            shards.write_tables(targets[name], tables, allowed.arrow_schema)
+            parquet.write_tables(targets[name], tables, allowed.arrow_schema)
             progress.advance(sum(len(staged[name]) for name, path in targets.items() if path.exists()))
     return Staged(targets, len(rows) - len(left), allowed)
 
@@ -187,7 +187,7 @@ def _tables(rows: Iterator[dict[str, Any]], allowed: Features) -> Iterator[pa.Ta
     """Rows as tables of a row group each."""
     import pyarrow as pa
 
-    while group := list(islice(rows, shards.ROW_GROUP_ROWS)):
+    while group := list(islice(rows, parquet.ROW_GROUP_ROWS)):
         yield pa.Table.from_pylist(group, schema=allowed.arrow_schema)
 
 

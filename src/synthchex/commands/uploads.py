@@ -60,7 +60,7 @@ class Pushed(NamedTuple):
 
 def again(action: Callable[[], Result]) -> Result:
     """The result of a request, asked up to `ATTEMPTS` times while the server is busy or does not answer."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     get_session().timeout = SILENT_S
     for attempt in range(ATTEMPTS - 1):

@@ -27,7 +27,7 @@ def find(wanted: Wanted, folder: Path) -> list[Path]:
             f"expected ids or image names in {prompts.source} to find films by, got neither; add a column `filename`"
         )
     names = prompts.names if prompts.names is not None else list(prompts.ids)
-    return tables.find_films([names[pick] for pick in wanted.picks.tolist()], folder, source=prompts.source)[0]
+    return list(tables.find_films([names[pick] for pick in wanted.picks.tolist()], folder, source=prompts.source)[0])
 
 
 def state(files: Sequence[Path]) -> str:

@@ -91,7 +91,7 @@ def from_shards(folder: Path, files: Sequence[Path] | None = None) -> Feed:
         fingerprint=records.fingerprint([sizes, state]),
         columns=pq.read_schema(files[0]).names,
         facts=partial(_shard_facts, files),
-        films=partial(_shard_films, files),
+        films=partial(_shard_films, files, np.cumsum([0, *counts])),
         notes={},
     )
 
@@ -234,33 +234,41 @@ def _shard_facts(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pyar
             yield pa.Table.from_batches([batch])
 
 
-def _shard_films(files: Sequence[Path], rows: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
-    """Chosen rows, row group by row group; groups without any are not read."""
-    import pyarrow as pa
+def _shard_films(
+    files: Sequence[Path], starts: np.ndarray, rows: np.ndarray, columns: Sequence[str]
+) -> Iterator[Batch]:
+    """Chosen rows, row group by row group; files and groups without any are not opened.
+
+    `starts` are the numbers of each file's first row, and of all rows.
+    """
     import pyarrow.parquet as pq
 
-    wanted, first = schema(columns), 0
-    for path in files:
-        meta = pq.read_metadata(path)
-        if not np.searchsorted(rows, first) < np.searchsorted(rows, first + meta.num_rows):
-            first += meta.num_rows
-            continue
-        with pq.ParquetFile(path, metadata=meta) as file:
+    wanted, ends = schema(columns), np.searchsorted(rows, starts)
+    for place in map(int, np.flatnonzero(np.diff(ends))):
+        with pq.ParquetFile(files[place]) as file:
             names = [name for name in dict.fromkeys((*RECORD, "id", *columns)) if name in file.schema_arrow.names]
-            for group in range(meta.num_row_groups):
-                count = meta.row_group(group).num_rows
+            first = int(starts[place])
+            for group in range(file.metadata.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
                 low, high = np.searchsorted(rows, [first, first + count])
                 if low < high:
-                    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=names):
-                        inside = rows[(rows >= first) & (rows < first + len(batch))]
-                        if len(inside):
-                            chosen = pa.Table.from_batches([batch])
-                            if len(inside) < len(batch):
-                                chosen = chosen.take(inside - first)
-                            yield _checked(chosen, inside, wanted)
-                        first += len(batch)
-                else:
-                    first += count
+                    for inside, chosen in _inside(file, group, names, rows[low:high] - first):
+                        yield _checked(chosen, inside + first, wanted)
+                first += count
+
+
+def _inside(file: Any, group: int, names: list[str], rows: np.ndarray) -> Iterator[tuple[np.ndarray, pyarrow.Table]]:
+    """Chosen rows of a row group, at most `BATCH_ROWS` at a time, and their numbers in the group."""
+    import pyarrow as pa
+
+    first = 0
+    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=names):
+        low, high = np.searchsorted(rows, [first, first + len(batch)])
+        if low < high:
+            chosen = pa.Table.from_batches([batch])
+            here = rows[low:high]
+            yield here, chosen if len(here) == len(batch) else chosen.take(here - first)
+        first += len(batch)
 
 
 def _checked(table: pyarrow.Table, rows: np.ndarray, wanted: pyarrow.Schema) -> Batch:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from synthchex.ahead import one_ahead
 from synthchex.data import records, shards, splits
 from synthchex.data.feeds import RECORD, Feed, Lost, lost_lines, schema
 from synthchex.data.survey import REJECTED, Survey
@@ -121,7 +122,7 @@ def write(out: Path, plan: shards.Plan, layout: Layout, feed: Feed, *, quiet: bo
 
     def tables(shard: int) -> Iterator[pyarrow.Table]:
         lost: list[Lost] = []
-        for batch in feed.films(rows[plan.span(shard)], layout.columns):
+        for batch in one_ahead(feed.films(rows[plan.span(shard)], layout.columns)):
             lost += batch.lost
             yield batch.table
         note_lost(out, plan, shard, lost)

@@ -36,13 +36,30 @@ def write_tables(path: Path, tables: Iterable[pyarrow.Table], schema: pyarrow.Sc
 
     films, rest = _leaves(schema)
     compression = {**dict.fromkeys(films, "NONE"), **dict.fromkeys(rest, "SNAPPY")}
+    # By its name and not by the handle, through which every page would become a Python object.
     with (
         whole(path) as handle,
-        pq.ParquetWriter(handle, schema, compression=compression or "SNAPPY", use_dictionary=rest) as writer,
+        pq.ParquetWriter(handle.name, schema, compression=compression or "SNAPPY", use_dictionary=rest) as writer,
     ):
-        for table in tables:
+        for table in gathered(tables):
             for group in row_groups(table):
                 writer.write_table(group, row_group_size=max(len(group), 1))
+
+
+def gathered(tables: Iterable[pyarrow.Table]) -> Iterator[pyarrow.Table]:
+    """Tables joined until they make a row group."""
+    import pyarrow as pa
+
+    held: list[pyarrow.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= ROW_GROUP_ROWS or sum(one.nbytes for one in held) >= ROW_GROUP_BYTES:
+            joined = pa.concat_tables(held)
+            whole_groups = max(len(joined) // ROW_GROUP_ROWS * ROW_GROUP_ROWS, ROW_GROUP_ROWS)
+            yield joined.slice(0, whole_groups)
+            held = [joined.slice(whole_groups)] if len(joined) > whole_groups else []
+    if held:
+        yield pa.concat_tables(held)
 
 
 def row_groups(table: pyarrow.Table) -> Iterator[pyarrow.Table]:
@@ -138,4 +155,16 @@ class Rows:
         """One whole column, without the images beside it."""
         import pyarrow.parquet as pq
 
-        return [value for path in self.files for value in pq.read_table(path, columns=[name]).column(name).to_pylist()]
+        return [value for path in self.files for value in _values(pq.read_table(path, columns=[name]).column(name))]
+
+
+def _values(column: pyarrow.ChunkedArray) -> list[Any]:
+    """A column as Python values; equal texts of one that repeats itself, as provenance does, are one object."""
+    import pyarrow as pa
+
+    if pa.types.is_string(column.type):
+        encoded = column.combine_chunks().dictionary_encode()
+        if 2 * len(encoded.dictionary) <= len(encoded):
+            words = encoded.dictionary.to_pylist()
+            return [None if place is None else words[place] for place in encoded.indices.to_pylist()]
+    return column.to_pylist()

@@ -229,19 +229,19 @@ def _ids(table: Table, roles: Mapping[str, str], source: str | Path) -> Sequence
 class RowNumbers(Sequence[str]):
     """Row numbers as ids of eight digits."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
 
     def __len__(self) -> int:
-        return self.count
+        return self.rows
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [f"{row:08d}" for row in range(self.count)[index]]
-        return f"{range(self.count)[index]:08d}"
+            return [f"{row:08d}" for row in range(self.rows)[index]]
+        return f"{range(self.rows)[index]:08d}"
 
     def __iter__(self) -> Iterator[str]:
-        return (f"{row:08d}" for row in range(self.count))
+        return (f"{row:08d}" for row in range(self.rows))
 
 
 def _lines(path: Path) -> Table:

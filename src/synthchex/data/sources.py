@@ -7,7 +7,7 @@ out silently: what was guessed, found elsewhere, repeated or not joined is count
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -60,14 +60,16 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Hash of what the set is: ids, prompts, and the manifest or the files' sizes and times."""
         manifest = Path(self.source) / shards.MANIFEST
-        if manifest.is_file():
-            state: Any = manifest.read_text()
-        else:
-            paths = [self.fetch(index) for index in range(len(self))] if Path(self.source).exists() else []
-            state = [
-                (s.st_size, s.st_mtime_ns) for s in (p.stat() for p in paths if isinstance(p, Path) and p.exists())
-            ]
-        return records.fingerprint([list(self.ids), self.prompts and list(self.prompts), state])
+        state = manifest.read_text() if manifest.is_file() else self._states()
+        return records.fingerprint_long([self.ids, self.prompts, state])
+
+    def _states(self) -> Iterator[tuple[int, int]]:
+        """Size and time of each film that is a file; of the table where films are cells, which are not read."""
+        if not len(self) or not Path(self.source).exists():
+            return
+        named = isinstance(self.fetch(0), Path)
+        paths = (self.fetch(row) for row in range(len(self))) if named else iter([Path(self.source)])
+        yield from ((s.st_size, s.st_mtime_ns) for s in (path.stat() for path in paths if path.is_file()))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """The set of some of its films, by row number, in that order."""
@@ -132,12 +134,29 @@ def open_images(
         ValueError: nothing readable there, no images, unknown or ambiguous columns, files that are not there, ids or
             image names that stand twice.
     """
+    import pyarrow as pa
+
     path = Path(source)
     if path.is_dir() and not tables.is_dataset_folder(path):
         return _image_folder(path)
-    table = tables.open_table(source, split=split, revision=revision)
+    found = _in_table(
+        tables.open_table(source, split=split, revision=revision), path, columns, image_dir, side, missing
+    )
+    pa.default_memory_pool().release_unused()  # of columns that are Python values now: 300 MB of a million rows
+    return found
+
+
+def _in_table(
+    table: Table,
+    path: Path,
+    columns: Mapping[str, str] | None,
+    image_dir: str | Path | None,
+    side: tables.Side | None,
+    missing: Missing,
+) -> ImageSet:
+    """The films of a table, or those that it names; see `open_images`."""
     if not table.count:
-        raise ValueError(f"expected films in {source}, got a table of 0 rows; check how it was made")
+        raise ValueError(f"expected films in {table.source}, got a table of 0 rows; check how it was made")
     roles = tables.resolve(table, columns, needed=("image",), optional=ROLES, side=side)
     notes: dict[str, int] = {}
     if _names_files(table, roles["image"]):

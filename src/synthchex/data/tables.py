@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -150,9 +150,27 @@ def label_states(table: Table, column: str | None) -> np.ndarray | None:
     return states if present else None
 
 
+@dataclass(frozen=True)
+class Files(Sequence[Path]):
+    """Paths of named films, made when asked for: a million of them would be half a gigabyte."""
+
+    base: Path
+    names: Sequence[str]
+    elsewhere: Mapping[int, Path] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[row] for row in range(len(self))[index]]
+        row = range(len(self))[index]
+        return self.elsewhere.get(row) or self.base / self.names[row]
+
+
 def find_films(
     names: Sequence[str], base: Path, *, source: str, missing: Missing = "error"
-) -> tuple[list[Path], dict[str, int]]:
+) -> tuple[Files, dict[str, int]]:
     """The files that a table names, looked for before anything is decoded.
 
     A name is relative to `base`. One that is not there is looked for below `base` by its stem: without a suffix or with
@@ -170,20 +188,21 @@ def find_films(
     Raises:
         ValueError: rows without exactly one file (how many, the first few), or not one row with a file.
     """
-    files = [base / name for name in names]
+    files = Files(base, names)
     lost = [row for row, there in enumerate(_present(files)) if not there]
     if not lost:
         return files, {}
     candidates = _by_stem([names[row] for row in lost], base)
     claims: dict[Path, set[str]] = defaultdict(set)
-    for row, name in enumerate(names):
-        claims[files[row]].add(name)
     for name, found in candidates.items():
         for path in found:
             claims[path].add(name)
+    for path, name in zip(files, names, strict=True):
+        if path in claims:
+            claims[path].add(name)
     # A file that two names could mean is the film of neither.
     sure = {name: f[0] for name, f in candidates.items() if len(f) == 1 and len(claims[f[0]]) == 1}
-    files = [sure.get(names[row], path) for row, path in enumerate(files)]
+    files = Files(base, names, {row: sure[names[row]] for row in lost if names[row] in sure})
     unsure = [names[row] for row in lost if names[row] not in sure]
     if unsure and (missing == "error" or len(unsure) == len(names)):
         raise ValueError(_lost_message(unsure, candidates, base, source, len(names)))
@@ -305,24 +324,20 @@ def _file_table(path: Path) -> Table:
 
 
 def text_table(file: Path | IO[bytes], suffix: str, source: str) -> Table:
-    """A .csv, .tsv or .jsonl file, or one that is open, in memory.
-
-    Raises:
-        ValueError: another kind of file, or one without a header.
-    """
+    """A .csv, .tsv or .jsonl file, or one that is open, in memory; `ValueError` for another kind or no header."""
     import pandas as pd
 
+    if suffix not in (".csv", ".tsv", ".jsonl"):
+        raise ValueError(f"expected a table ({', '.join(SUFFIXES)}), got {source}; convert it or give a folder")
     if suffix == ".jsonl":
         frame = pd.read_json(file, lines=True, dtype=False)
-    elif suffix in (".csv", ".tsv"):
+    else:
+        comma = "\t" if suffix == ".tsv" else ","
         # ids such as 0012 stay as written; cells are read as text and typed where they are used.
-        between = "\t" if suffix == ".tsv" else ","
         try:
-            frame = pd.read_csv(file, sep=between, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            frame = pd.read_csv(file, sep=comma, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except ValueError as error:
             raise ValueError(f"expected a table with a header, got {source}: {error}; check its format") from error
-    else:
-        raise ValueError(f"expected a table ({', '.join(SUFFIXES)}), got {source}; convert it or give a folder")
     return Table(source, list(frame.columns), len(frame), lambda n: frame[n].tolist(), lambda n, i: frame[n].iloc[i])
 
 

@@ -159,7 +159,7 @@ def _copy(findings: Findings, means: Means) -> None:
     null = copies.nearness(real, known, owners=known.owners, num_workers=means.num_workers)
     repeated = (null.exact >= 0) | (null.pixels >= 0) | (null.correlation >= calibration.SAME)
     single = copies.Nearness(*(part[~repeated] for part in null))
-    bounds = calibration.thresholds(single, means.false_drops)
+    bounds = calibration.thresholds(single, known.owners[~repeated], means.false_drops)
     near = copies.nearness(fake, known, num_workers=means.num_workers)
     hits = calibration.found(near, bounds)
     findings.found["copy_of_real"] = np.logical_or.reduce(list(hits.values()))

@@ -22,7 +22,7 @@ SIZES = (7, 9, 12, 64)  # small letters are mostly antialiasing, so they have te
 ROWS, COLUMNS = 20, 14
 ASPECT_PENALTY = 0.5  # of correlation, for each natural logarithm of width over height beyond FREE_ASPECT
 FREE_ASPECT = 0.1
-EXPECTED = {"L": 0.08, "R": 0.08}  # in favour of side markers: at a few pixels an R is nearly a P
+EXPECTED = {"L": 0.1, "R": 0.1}  # in favour of side markers: at a few pixels an R is nearly a P
 
 
 class Templates(NamedTuple):
@@ -36,7 +36,7 @@ class Templates(NamedTuple):
 
 
 def read(patches: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-    """The most alike letter of each patch and how alike it is, at most 1 (L and R: 1.08).
+    """The most alike letter of each patch and how alike it is, at most 1 (L and R: 1.1).
 
     Args:
         patches: strokes, float32 (h, w), 0 background to 1 ink, cropped to the strokes.

@@ -24,10 +24,12 @@ STROKE = 0.02  # widest stroke, of the longer side
 LEAST_STROKE = 3  # pixels of the film: a line of one pixel is two wide after antialiasing
 HEIGHT = (0.009, 0.16)  # of a letter, of the longer side
 LEAST_HEIGHT = 4  # pixels of the film
-CONTRAST = 14.0  # least grey levels between ink and what is around it
+CONTRAST = 6.0  # least grey levels between ink and what is around it
+GRAIN = 4.0  # least contrast, of what half of the film's pixels exceed
 LEVELS = (0.35, 0.5, 0.65)  # of the highest contrast nearby: where the edge of a stroke may be
-LIKELY, CLEAR, ALONE = 0.60, 0.80, 0.85  # likeness to a letter: of a part of a text, of a sure one, of one by itself
+LIKELY, CLEAR, ALONE = 0.50, 0.80, 0.88  # likeness to a letter: of a part of a text, of a sure one, of one by itself
 THIN = 0.42  # width over height of I, l, 1 and of all scratches
+PLAIN = "Il1ijtfrJT7Yy4vVxXcC"  # lines and bends, of which ribs, vessels and wires have many
 
 
 class Glyph(NamedTuple):
@@ -45,9 +47,9 @@ class Glyph(NamedTuple):
         return self.box[3] - self.box[1]
 
     @property
-    def thin(self) -> bool:
-        """Whether it could be a scratch as well as a letter."""
-        return self.box[2] - self.box[0] < THIN * self.height
+    def plain(self) -> bool:
+        """Whether it could be a line or a bend as well as a letter."""
+        return self.letter in PLAIN or self.box[2] - self.box[0] < THIN * self.height
 
 
 class TopHat:
@@ -91,9 +93,10 @@ def glyphs(work: np.ndarray, sign: int, scale: float) -> list[Glyph]:
     """Pieces of strokes that are as large as letters and look like one; of those that overlap, the best."""
     thin, side = strokes(work, sign, scale), max(work.shape)
     highest = ndimage.maximum_filter(thin, size=int(0.03 * side) | 1)
+    least = max(CONTRAST, GRAIN * float(np.median(thin)))
     found = []
     for level in LEVELS:
-        numbers, _ = ndimage.label(thin > np.maximum(CONTRAST, level * highest), np.ones((3, 3)))
+        numbers, _ = ndimage.label(thin > np.maximum(least, level * highest), np.ones((3, 3)))
         found += _read(work, thin, numbers, sign, scale)
     return _best(found)
 
@@ -118,9 +121,9 @@ def _read(work: np.ndarray, thin: np.ndarray, numbers: np.ndarray, sign: int, sc
 
 
 def _best(found: Sequence[Glyph]) -> list[Glyph]:
-    """Of glyphs that overlap the most alike; a thin one gives way to any other."""
+    """Of glyphs that overlap the most alike; a plain one gives way to any other."""
     kept: list[Glyph] = []
-    for glyph in sorted(found, key=lambda glyph: (glyph.thin, -glyph.score)):
+    for glyph in sorted(found, key=lambda glyph: (glyph.plain, -glyph.score)):
         if all(_shared(glyph.box, other.box) < 0.3 for other in kept):
             kept.append(glyph)
     return kept
@@ -133,11 +136,11 @@ def _texts(found: Sequence[Glyph]) -> list[Text]:
 
 def _text(line: Sequence[Glyph]) -> Text | None:
     """A line as a text, or None where it is none."""
-    sure = [glyph for glyph in line if glyph.score >= CLEAR and not glyph.thin]
+    sure = [glyph for glyph in line if glyph.score >= CLEAR and not glyph.plain]
     score = float(np.mean([glyph.score for glyph in line]))
     if len(line) == 1:
         one = line[0]
-        if not (sure and one.score >= ALONE and one.letter in SIDES):
+        if not (sure and one.score >= ALONE):
             return None
     elif len(sure) < 2 and not (sure and score >= CLEAR):
         return None

@@ -147,5 +147,7 @@ def push(folder: Path, repo: str, recipe: str, *, public: bool) -> str:
         added = [CommitOperationAdd(name, content) for name, content in files.items()]
         sent = api.create_commit(repo, added, commit_message="Fine-tuned with synthchex")
     except HfHubHTTPError as error:
-        raise ValueError(f"{repo} cannot be pushed to ({str(error).splitlines()[0]}); see your token's rights") from error
+        raise ValueError(
+            f"{repo} cannot be pushed to ({str(error).splitlines()[0]}); see your token's rights"
+        ) from error
     return str(sent.commit_url)

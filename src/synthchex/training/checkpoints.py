@@ -1,4 +1,4 @@
-"""A run on disk: what it is, where it stands, what it lost. Written whole or not at all; a killed run goes on from here.
+"""A run on disk: what it is, where it stands, what it lost. Written whole, so that a killed run goes on from here.
 
     manifest.json             recipe and data; another recipe into the same folder is refused
     checkpoint-500/state.pt   weights, optimizer, learning rate, average, validations so far

@@ -24,8 +24,8 @@ Predict = Callable[[Any, Any, "torch.Tensor", "torch.Tensor", States, float], "t
 class Family:
     """A class of pipelines.
 
-    `denoiser` is the part that is trained. `states` says which outputs of `encode_prompt` the denoiser takes under which
-    name: (place of the prompt's, place of the empty prompt's). `predict(model, config, noisy, time, states, guidance)`.
+    `denoiser` is the part that is trained. `states` says which outputs of `encode_prompt` the denoiser takes under
+    which name: (place of the prompt's, of the empty prompt's). `predict(model, config, noisy, time, states, guidance)`.
     """
 
     denoiser: str

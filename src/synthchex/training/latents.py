@@ -1,14 +1,15 @@
 """Films and prompts to what the denoiser is trained on, computed once and kept on disk under what they are made of.
 
 `<cache>/<key>/block-<hash>.safetensors` holds the tensors of some films or prompts as "<content hash>.<name>". The key
-is a hash of the network's weights and of what happens before it, so nothing stale is ever read. Blocks are written whole
-and claimed one by one by any number of processes.
+is a hash of the network's weights and of what happens before it, so nothing stale is ever read. Blocks are written
+whole and claimed one by one by any number of processes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class Store:
 
     def __init__(self, cache: Path, key: str) -> None:
         self.folder = cache / key
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.locks = self.folder / ".locks"
+        self.locks.mkdir(parents=True, exist_ok=True)
         self.blocks: dict[Path, Any] = {}
         self.places: dict[str, tuple[Path, list[str]]] = {}
         self.refresh()
@@ -60,7 +62,7 @@ class Store:
         missing = [digest for digest in dict.fromkeys(digests) if digest not in self]
         blocks = [missing[start : start + BLOCK] for start in range(0, len(missing), BLOCK)]
         paths = [self.folder / f"block-{records.fingerprint(block)}.safetensors" for block in blocks]
-        for number in shards.claim_paths(paths):
+        for number in shards.claim_paths(paths, self.locks):
             made = zip(blocks[number], make(blocks[number]), strict=True)
             tensors = {f"{digest}.{name}": one.contiguous() for digest, row in made for name, one in row.items()}
             shards.write_whole(paths[number], save(tensors))
@@ -96,16 +98,29 @@ def weights_hash(module: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def encode_films(vae: Any, squares: Sequence[np.ndarray]) -> list[dict[str, torch.Tensor]]:
+@contextmanager
+def in_float32(network: Any) -> Iterator[Any]:
+    """A network in float32, for autoencoders that overflow in 16 bits."""
+    import torch
+
+    own = network.dtype
+    if own != torch.float32:
+        network.to(torch.float32)
+    yield network
+    if own != torch.float32:
+        network.to(own)
+
+
+def encode_films(vae: Any, squares: Sequence[np.ndarray], *, shifted: bool) -> list[dict[str, torch.Tensor]]:
     """Mean and deviation of the scaled latents of squares, float32 (C, h, w) each; no deviation where the autoencoder
-    has none.
+    has none. `shifted`: whether the pipeline adds the autoencoder's shift back when it decodes.
     """
     import torch
 
     pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(vae.device, torch.float32) / 127.5 - 1
     with torch.inference_mode():
         found = vae.encode(pixels.to(vae.dtype))
-    scale, moved = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
+    scale, moved = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0) * shifted
     code = getattr(found, "latent_dist", None)
     parts = {"mean": (found.latent if code is None else code.mean) - moved}
     if code is not None:
@@ -114,10 +129,10 @@ def encode_films(vae: Any, squares: Sequence[np.ndarray]) -> list[dict[str, torc
     return [{name: part[row].clone() for name, part in rows.items()} for row in range(len(squares))]
 
 
-def films_store(cache: Path, vae: Any, side: Side, recipe: Recipe, *, batch_size: int) -> Store:
+def films_store(cache: Path, vae: Any, side: Side, recipe: Recipe, *, shifted: bool, batch_size: int) -> Store:
     """Latents of all films by an autoencoder; flipped ones too where the recipe asks for them, as "<hash>-flip"."""
     channels = int(vae.config.in_channels)
-    store = Store(cache, records.fingerprint([weights_hash(vae), recipe.resolution, recipe.fit, channels]))
+    store = Store(cache, records.fingerprint([weights_hash(vae), recipe.resolution, recipe.fit, channels, shifted]))
     rows = {digest: row for row, digest in enumerate(side.digests)}
 
     def make(block: list[str]) -> Iterator[dict[str, Any]]:
@@ -128,7 +143,7 @@ def films_store(cache: Path, vae: Any, side: Side, recipe: Recipe, *, batch_size
                 pixels = images.read(side.films.fetch(rows[digest])).pixels
                 film = square(pixels, recipe.resolution, recipe.fit, channels=channels)
                 squares.append(film[:, ::-1] if flip else film)
-            yield from encode_films(vae, squares)
+            yield from encode_films(vae, squares, shifted=shifted)
 
     wanted = [*rows, *(f"{digest}-flip" for digest in rows if recipe.horizontal_flip)]
     store.fill(wanted, make)
@@ -142,7 +157,9 @@ def prompts_store(
     parts = [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part is not None]
     limits = [getattr(pipeline, name).model_max_length for name in pipeline.components if name.startswith("tokenizer")
               and getattr(pipeline, name) is not None]  # fmt: skip
-    store = Store(cache, records.fingerprint([type(pipeline).__name__, [*map(weights_hash, parts)], limits, dict(call)]))
+    store = Store(
+        cache, records.fingerprint([type(pipeline).__name__, [*map(weights_hash, parts)], limits, dict(call)])
+    )
     texts = {prompt_hash(prompt): prompt for prompt in ["", *prompts]}
 
     def make(block: list[str]) -> Iterator[dict[str, Any]]:
@@ -150,7 +167,7 @@ def prompts_store(
         groups = [[name for name in block if not texts[name]]]
         rest = [name for name in block if texts[name]]
         groups += [rest[start : start + batch_size] for start in range(0, len(rest), batch_size)]
-        made = {}
+        made: dict[str, Any] = {}
         for group in filter(None, groups):
             states = families.encode_prompts(pipeline, [texts[name] for name in group], call, device)
             made |= {name: {key: s[row].clone() for key, s in states.items()} for row, name in enumerate(group)}

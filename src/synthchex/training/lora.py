@@ -16,7 +16,6 @@ from synthchex.training.families import Family
 from synthchex.training.recipe import Recipe
 
 
-
 def prepare(pipeline: Any, family: Family, recipe: Recipe) -> dict[str, Any]:
     """Make the weights to be trained trainable, in float32, and freeze all others.
 
@@ -47,7 +46,7 @@ def add(denoiser: Any, family: Family, recipe: Recipe) -> None:
 
     peft = require("peft", extra="generate")
     targets = list(recipe.target_modules or family.targets)
-    check_targets(denoiser, targets)
+    check_targets(denoiser, recipe.target_modules)
     config = peft.LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.rank if recipe.lora_alpha is None else recipe.lora_alpha,
@@ -60,7 +59,7 @@ def add(denoiser: Any, family: Family, recipe: Recipe) -> None:
         if hasattr(denoiser, "add_adapter"):
             denoiser.add_adapter(config, ADAPTER)
         else:  # PixArt: layers are put into the network itself
-            denoiser.peft_model = [peft.get_peft_model(denoiser, config, ADAPTER)]  # in a list: no submodule of itself
+            denoiser.peft_model = [peft.get_peft_model(denoiser, config)]  # in a list: no submodule of itself
 
 
 def check_targets(denoiser: Any, targets: Sequence[str]) -> None:
@@ -74,8 +73,12 @@ def check_targets(denoiser: Any, targets: Sequence[str]) -> None:
     layers = [name for name, one in denoiser.named_modules() if isinstance(one, torch.nn.Linear | torch.nn.Conv2d)]
     unknown = [word for word in targets if not any(name == word or name.endswith(f".{word}") for name in layers)]
     if unknown:
-        ends = {".".join(name.split(".")[-2:] if name.split(".")[-1].isdigit() else name.split(".")[-1:]) for name in layers}
-        raise ValueError(f"target_modules must be layers of {type(denoiser).__name__}, got {unknown}; it has {sorted(ends)}")
+        ends = {
+            ".".join(name.split(".")[-2:] if name.split(".")[-1].isdigit() else name.split(".")[-1:]) for name in layers
+        }
+        raise ValueError(
+            f"target_modules must be layers of {type(denoiser).__name__}, got {unknown}; it has {sorted(ends)}"
+        )
 
 
 def start(pipeline: Any, family: Family, lora: str, *, rank: int) -> None:
@@ -86,9 +89,11 @@ def start(pipeline: Any, family: Family, lora: str, *, rank: int) -> None:
     else:
         peft = require("peft", extra="generate")
         try:
-            denoiser.peft_model = [peft.PeftModel.from_pretrained(denoiser, lora, ADAPTER, is_trainable=True)]
+            denoiser.peft_model = [peft.PeftModel.from_pretrained(denoiser, lora, is_trainable=True)]
         except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{lora} is no LoRA for {type(pipeline).__name__}: {str(error).splitlines()[0]}") from error
+            raise ValueError(
+                f"{lora} is no LoRA for {type(pipeline).__name__}: {str(error).splitlines()[0]}"
+            ) from error
     ranks = {one.shape[0] for name, one in denoiser.named_parameters() if ".lora_A." in name}
     if ranks != {rank}:
         raise ValueError(f"{lora} has rank {sorted(ranks)}, the recipe {rank}; set rank to that of the adapter")
@@ -101,7 +106,7 @@ def save(pipeline: Any, family: Family, folder: Path) -> None:
         ValueError: all of it is zero: it would change nothing.
     """
     peft = require("peft", extra="generate")
-    from diffusers.utils import convert_state_dict_to_diffusers
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 
     denoiser = getattr(pipeline, family.denoiser)
     if not any(one.abs().max() > 0 for name, one in denoiser.named_parameters() if ".lora_B." in name):
@@ -111,11 +116,13 @@ def save(pipeline: Any, family: Family, folder: Path) -> None:
         denoiser.peft_model[0].save_pretrained(folder)
         return
     state = peft.utils.get_peft_model_state_dict(denoiser, adapter_name=ADAPTER)
+    if family.denoiser == "unet":  # as diffusers' scripts; of a transformer it would rename some keys and not others
+        state = convert_state_dict_to_diffusers(state)
     # Without the configuration in the header, alpha would be taken for the rank on loading.
     pipeline.save_lora_weights(
         folder,
         **{
-            f"{family.denoiser}_lora_layers": convert_state_dict_to_diffusers(state),
+            f"{family.denoiser}_lora_layers": state,
             f"{family.denoiser}_lora_adapter_metadata": denoiser.peft_config[ADAPTER].to_dict(),
         },
     )

@@ -97,9 +97,7 @@ class Recipe:
         for least, names in LEAST.items():
             for name in names:
                 if getattr(self, name) < least:
-                    raise ValueError(
-                        f"recipe {self.name}: {name} must be at least {least}, got {getattr(self, name)}"
-                    )
+                    raise ValueError(f"recipe {self.name}: {name} must be at least {least}, got {getattr(self, name)}")
         for name in ("validation_share", "empty_prompt_share", "lora_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"recipe {self.name}: {name} must be in [0, 1), got {getattr(self, name)}")

@@ -1,4 +1,4 @@
-"""A model in training on this process: made, taken a step further, written down, restored. Knows no files but its state.
+"""A model in training on this process: made, taken a step further, written down, restored.
 
 The steps depend on the recipe and the films alone; how a batch is cut into passes and processes changes rounding only.
 """
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synthchex.data import records
-from synthchex.training import latents, objectives
+from synthchex.training import objectives
 from synthchex.training.families import Family
 from synthchex.training.films import Side
+from synthchex.training.latents import Store, batch
 from synthchex.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Trainee:
     accelerator: Any
     sampler: Any
     family: Family
-    latents: latents.Store
-    prompts: latents.Store
+    latents: Store
+    prompts: Store
     scheduler: Any
     trained: dict[str, Any]
     model: Any
@@ -61,7 +62,7 @@ class Trainee:
         draws = [objectives.draw(recipe.seed, stream, number, shape, offset=recipe.noise_offset) for number in numbers]
         if stream != "train":
             draws = [one._replace(drop=1.0, flip=1.0) for one in draws]
-        clean, states = latents.batch(side, self.latents, self.prompts, rows, draws, recipe)
+        clean, states = batch(side, self.latents, self.prompts, rows, draws, recipe)
         dtype = getattr(torch, dtype_of(recipe))
         told = {name: one.to(device, dtype if one.is_floating_point() else one.dtype) for name, one in states.items()}
         denoise = objectives.Denoise(self.model, self.denoiser.config, self.family, self.scheduler, dtype)
@@ -218,7 +219,7 @@ def make(
     sampler: Any,
     family: Family,
     trained: dict[str, Any],
-    stores: tuple[latents.Store, latents.Store],
+    stores: tuple[Store, Store],
     *,
     steps: int,
 ) -> Trainee:
@@ -237,8 +238,11 @@ def make(
     denoiser = getattr(pipeline, family.denoiser)
     model, optimizer = accelerator.prepare(denoiser, make_optimizer(recipe, list(trained.values())))
     # Not prepared: accelerate would take as many steps of it at once as there are processes.
-    schedule = get_scheduler(recipe.lr_scheduler, optimizer.optimizer, recipe.lr_warmup_steps, steps)
-    ema = EMAModel(trained.values(), decay=recipe.ema_decay) if recipe.ema_decay else None
-    return Trainee(
-        recipe, accelerator, sampler, family, *stores, scheduler, trained, model, optimizer, schedule, ema
+    schedule = get_scheduler(
+        recipe.lr_scheduler,
+        optimizer.optimizer,
+        num_warmup_steps=recipe.lr_warmup_steps,
+        num_training_steps=steps,
     )
+    ema = EMAModel(trained.values(), decay=recipe.ema_decay) if recipe.ema_decay else None
+    return Trainee(recipe, accelerator, sampler, family, *stores, scheduler, trained, model, optimizer, schedule, ema)

@@ -26,6 +26,7 @@ class DiffusersSampler:
         """Films of one batch; the noise comes from CPU generators, so a seed means the same on every device.
 
         Raises:
+            ValueError: the pipeline makes films of another size than the recipe says.
             torch.OutOfMemoryError: the batch does not fit.
         """
         import torch
@@ -41,7 +42,13 @@ class DiffusersSampler:
             output_type="np",  # float32 in [0, 1], (N, H, W, 3): PIL images would hide what is not finite
             **call,
         )
-        return [_film(values) for values in output.images]
+        images, asked = output.images, (self.recipe.height, self.recipe.width)
+        if images.shape[1:3] != asked:
+            raise ValueError(
+                f"recipe {self.recipe.name}: expected films of height x width {asked[0]} x {asked[1]}, got "
+                f"{images.shape[1]} x {images.shape[2]} from {type(self.pipeline).__name__}; set sizes it can make"
+            )
+        return [_film(values) for values in images]
 
     def count_truncated(self, prompts: Sequence[str]) -> tuple[int, int]:
         """See `texts.count_truncated`."""

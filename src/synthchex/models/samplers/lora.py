@@ -30,6 +30,8 @@ def add_lora(pipeline: Any, lora: str, *, file: str | None = None, scale: float 
     Raises:
         ValueError: some weights fit no layer, all are zero, or the pipeline takes only peft's layout.
     """
+    if not Path(lora).exists() and (Path(lora).is_absolute() or lora.startswith(".") or lora.count("/") != 1):
+        raise ValueError(f"expected a LoRA as a folder, file or Hub id, got {lora}, which is not there; check the path")
     if file is None and _is_peft(lora):
         _merge_peft(pipeline, lora, scale)
         return
@@ -125,7 +127,7 @@ def _merge_peft(pipeline: Any, lora: str, scale: float) -> None:
     except ValueError as error:
         raise ValueError(f"{lora} is no LoRA for {type(network).__name__}: {error}") from error
     weights = load_peft_weights(lora, device="cpu")
-    told = set_peft_model_state_dict(model, weights, adapter_name=ADAPTER)
+    told: Any = set_peft_model_state_dict(model, weights, adapter_name=ADAPTER)
     lacking = [key for key in told.missing_keys if "lora_" in key]
     if told.unexpected_keys or lacking:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -91,7 +91,7 @@ class Recipe:
 class Sampler(Protocol):
     """Prompts and seeds to films."""
 
-    provenance: Mapping[str, Any]
+    provenance: dict[str, Any]
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Sample]:
         """One uint8 film, (H, W) or (H, W, 3), per prompt; None where the network's output is not finite."""
