@@ -1,6 +1,6 @@
 """What generation costs beside its pipeline, how it scales, and what another batch size does to the bytes.
 
-    python benchmarks/generation.py overhead                 # files, PNG, provenance, seeds: over the bare pipeline call
+    python benchmarks/generation.py overhead                 # files, PNG, provenance, seeds: over the bare pipeline
     python benchmarks/generation.py processes                # two processes beside one
     python benchmarks/generation.py plan --rows 1000000      # plan and resume decision: seconds and memory
     python benchmarks/generation.py texts                    # text encoder, each prompt of a batch once
@@ -61,9 +61,7 @@ def overhead(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     recipe = recipes.read(room("generation") / "configs" / "phantom.yaml", samplers.Recipe)
     sampler = samplers.load_sampler(recipe, device="cpu")
-    texts = [
-        phantom.report(seed) if hasattr(phantom, "report") else FINDINGS[seed % 4] for seed in range(options.films)
-    ]
+    texts = [*phantom.write_reports(options.films, seed=0)[0]]
     found = prompts.Prompts("bench", [f"p{row}" for row in range(options.films)], texts)
     wanted = prompts.want(found, per_prompt=1, seed=0)
     pipeline = sampler.pipeline  # type: ignore[attr-defined]
@@ -136,6 +134,7 @@ def write_prompts(path: Path, rows: int) -> Path:
     """Distinct prompts of about 40 words, with labels."""
     import pyarrow as pa
     import pyarrow.csv
+    import pyarrow.parquet
 
     rng = np.random.default_rng(0)
     text = ("Frontal radiograph. " + ". ".join(FINDINGS) + ". ") * 2
@@ -147,7 +146,7 @@ def write_prompts(path: Path, rows: int) -> Path:
         pyarrow.csv.write_csv(pa.table({"id": ids, "prompt": prompt, **columns}), path)
     else:
         struct = pa.StructArray.from_arrays(list(columns.values()), list(columns))
-        shards.write_table(path, pa.table({"id": ids, "prompt": prompt, "labels_dict": struct}))
+        pyarrow.parquet.write_table(pa.table({"id": ids, "prompt": prompt, "labels_dict": struct}), path)
     return path
 
 
@@ -186,7 +185,8 @@ def texts(options: argparse.Namespace) -> None:
             spent[share] = min(read)
         ratio = spent[False] / spent[True]
         print(
-            f"{per_prompt} films per prompt: {1e3 * spent[False]:.1f} ms, shared {1e3 * spent[True]:.1f} ms: {ratio:.1f}x"
+            f"{per_prompt} films per prompt: {1e3 * spent[False]:.1f} ms, "
+            f"shared {1e3 * spent[True]:.1f} ms: {ratio:.1f}x"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,10 +81,25 @@ def fresh_accelerate() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(scope="module")
+def main() -> Callable[[list[str]], int]:
+    """The script's entry."""
+    return runpy.run_path(str(SCRIPT))["main"]
+
+
+@pytest.fixture(scope="module")
+def plain(main: Any, pipelines: Any, films_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run with the least recipe wrote, beside its recipes; do not change it."""
+    folder = tmp_path_factory.mktemp("plain")
+    recipe = write_recipes(folder, pipelines("stable-diffusion-2-1"))
+    words = ["--train-data", films_csv, "--recipe", recipe, "--out", folder / "out", "--quiet"]
+    assert main([*map(str, words), "--source-policy", "credentialed"]) == 0
+    return folder
+
+
 @pytest.fixture
-def finetune(pipelines: Callable[[str], Path], films_csv: Path, tmp_path: Path) -> Run:
+def finetune(main: Any, pipelines: Callable[[str], Path], films_csv: Path, tmp_path: Path) -> Run:
     """Run the script in this process on a tiny pipeline; the lines of its log."""
-    main = runpy.run_path(str(SCRIPT))["main"]
 
     def run(
         *words: object, model: str = "stable-diffusion-2-1", out: str = "out", **changes: Any
@@ -221,12 +237,11 @@ def test_accumulation_is_one_big_batch(finetune: Run) -> None:
     assert np.allclose([row["grad_norm"] for row in one], [row["grad_norm"] for row in four], rtol=1e-4)
 
 
-def test_bf16_trains_beside_float32(finetune: Run) -> None:
-    exact = finetune(out="exact")
+def test_bf16_trains_beside_float32(finetune: Run, plain: Path) -> None:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    rough = finetune(out="rough", mixed_precision="bf16")
+    exact, rough = checkpoints.read_log(plain / "out"), finetune(mixed_precision="bf16")
     assert np.allclose(losses(exact), losses(rough), rtol=0.05)
     assert losses(exact) != losses(rough)
 
@@ -379,12 +394,11 @@ def test_films_become_squares_without_a_flip(fit: str) -> None:
 
 
 def test_an_adapter_with_the_keys_of_2023_is_gone_on_from_and_a_foreign_one_refused(
-    finetune: Run, tmp_path: Path
+    finetune: Run, plain: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    finetune()
-    state = load_file(tmp_path / "out" / "lora" / "pytorch_lora_weights.safetensors")
+    state = load_file(plain / "out" / "lora" / "pytorch_lora_weights.safetensors")
     legacy = {}
     for key, value in state.items():
         layer, _, end = key.removeprefix("unet.").partition(".lora.")
@@ -399,7 +413,7 @@ def test_an_adapter_with_the_keys_of_2023_is_gone_on_from_and_a_foreign_one_refu
     with pytest.raises(ValueError, match=r"no LoRA|added no weights|changes nothing"):
         finetune(out="foreign", lora=str(tmp_path / "foreign.safetensors"))
     with pytest.raises(ValueError, match=r"has rank \[2\], the recipe 3; set rank"):
-        finetune(out="rank", lora=str(tmp_path / "out" / "lora"), rank=3)
+        finetune(out="rank", lora=str(plain / "out" / "lora"), rank=3)
 
 
 def test_pixart_goes_on_from_its_own_adapter(finetune: Run, tmp_path: Path) -> None:
@@ -440,9 +454,8 @@ def test_validation_writes_a_grid_and_distances_and_stops_early(finetune: Run, f
     assert sorted(float(one.sum()) for one in saved.values()) == sorted(float(one.sum()) for one in kept.values())
 
 
-def test_the_flip_is_off_and_uses_flipped_latents_when_on(finetune: Run, tmp_path: Path, capsys: Any) -> None:
-    plain, flipped = finetune(out="plain"), finetune(out="flipped", horizontal_flip=True)
-    assert losses(plain) != losses(flipped)
+def test_the_flip_is_off_and_trains_on_flipped_films_when_on(finetune: Run, plain: Path) -> None:
+    assert losses(finetune(horizontal_flip=True)) != losses(checkpoints.read_log(plain / "out"))
 
 
 @pytest.mark.parametrize(
@@ -485,32 +498,22 @@ def test_optional_packages_are_named(finetune: Run) -> None:
         finetune(optimizer="adamw-8bit")
 
 
-def test_another_recipe_into_the_same_folder_is_refused_and_a_later_end_is_not(finetune: Run) -> None:
-    finetune()
+def test_another_recipe_into_the_same_folder_is_refused_and_a_later_end_is_not(
+    finetune: Run, plain: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(plain / "out", tmp_path / "out")
     with pytest.raises(ValueError, match=r"holds another run \(recipe.learning_rate: 0.01 there, 0.02 now\)"):
         finetune(learning_rate=2e-2)
     assert len(losses(finetune(max_train_steps=5))) == 5
 
 
-def test_the_card_says_where_the_films_come_from_and_credentialed_models_stay_private(
-    finetune: Run, tmp_path: Path, capsys: Any
+def test_the_card_says_where_the_films_come_from_and_such_models_stay_private(
+    main: Any, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finetune("--source-policy", "credentialed")
-    text = (tmp_path / "out" / "README.md").read_text()
+    text = (plain / "out" / "README.md").read_text()
     assert "**The training images are credentialed.**" in text
     assert "learning_rate: 0.01" in text
-    main = runpy.run_path(str(SCRIPT))["main"]
-    words = [
-        "--train-data",
-        "x",
-        "--recipe",
-        tmp_path / "recipe.yaml",
-        "--out",
-        tmp_path / "out",
-        "--push",
-        "a/b",
-        "--public",
-    ]
+    words = ["--train-data", "x", "--recipe", plain / "recipe.yaml", "--out", tmp_path, "--push", "a/b", "--public"]
     assert main([str(word) for word in words]) == 3
     assert "the training films are unknown, so the model may be pushed as private only" in capsys.readouterr().err
     assert card.refusal("credentialed", public=True, reason="consent given") is None
@@ -538,37 +541,23 @@ def test_the_seed_recipe_is_that_of_this_xray_does_not_exist() -> None:
     assert recipe.steps(32532) == 65064
 
 
-def test_push_sends_adapter_card_and_a_recipe_that_names_the_repository(finetune: Run, tmp_path: Path) -> None:
+def test_push_sends_adapter_card_and_a_recipe_that_names_the_repository(plain: Path) -> None:
     import localhub
 
-    finetune()
-    base = recipes.read(tmp_path / "base.yaml", samplers.Recipe)
-    recipe = recipes.read(tmp_path / "recipe.yaml", Recipe)
+    base = recipes.read(plain / "base.yaml", samplers.Recipe)
+    recipe = card.generation_recipe(recipes.read(plain / "recipe.yaml", Recipe), base, "clinic/tuned")
     code = (
         "import sys, pathlib; from synthchex.training import card; "
         "print(card.push(pathlib.Path(sys.argv[1]), 'clinic/tuned', sys.argv[2], public=False))"
     )
     with localhub.serve() as hub:
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": hub.url,
-            "HF_TOKEN": localhub.WRITER,
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0",
-        }
-        words = [
-            sys.executable,
-            "-c",
-            code,
-            str(tmp_path / "out"),
-            card.generation_recipe(recipe, base, "clinic/tuned"),
-        ]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        places = {"HF_ENDPOINT": hub.url, "HF_TOKEN": localhub.WRITER, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        words = [sys.executable, "-c", code, str(plain / "out"), recipe]
+        done = subprocess.run(words, env={**os.environ, **places}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         sent = hub.repositories["models", "clinic/tuned"]
     assert sent.private
-    assert {"README.md", "recipe.yaml", "log.jsonl", "pytorch_lora_weights.safetensors"} == set(sent.files) - {
-        ".gitattributes"
-    }
+    expected = {"README.md", "recipe.yaml", "log.jsonl", "pytorch_lora_weights.safetensors"}
+    assert set(sent.files) - {".gitattributes"} == expected
     assert "lora: clinic/tuned" in sent.files["recipe.yaml"].decode()
     assert json.loads(sent.files["log.jsonl"].splitlines()[0])["step"] == 1

@@ -119,6 +119,15 @@ def test_cases_are_films_that_can_be_judged() -> None:
     np.testing.assert_array_equal(asked.fetch(7), asked.fetch(7))
 
 
+def test_half_of_the_patients_are_left_to_set_limits_by() -> None:
+    owners = [str(row // 10) for row in range(100)]
+    many = ImageSet("many", owners, lambda row: FILM, prompts=["x"] * 100, patients=owners)
+    rows = {case.row for case in cases.plan(many, 20, seed=0).cases}
+    assert len(rows) == 20
+    assert len({row // 10 for row in rows}) <= 5
+    assert len({case.row for case in cases.plan(many, 95, seed=0).cases}) == 95, "more patients where they are needed"
+
+
 def test_captions_are_needed() -> None:
     with pytest.raises(ValueError, match="has no prompts"):
         cases.plan(ImageSet("bare", ["a"], lambda row: FILM), 1, seed=0)

@@ -45,13 +45,14 @@ def look(texts: Sequence[str], patterns: Mapping[str, re.Pattern[str]]) -> Found
         for kind, pattern in patterns.items():
             if pattern.search(texts[row]):
                 rows[kind].append(row)
-    seen: set[str] = set()
+    seen: set[int] = set()  # hashes: a million prompts need not be in memory for this
     for row, text in enumerate(texts):
+        mark = hash(text)
         if not text:
             rows[EMPTY].append(row)
-        elif text in seen:
+        elif mark in seen:
             rows[REPEATED].append(row)
-        seen.add(text)
+        seen.add(mark)
     return Found(dict(sorted(rows.items())))
 
 

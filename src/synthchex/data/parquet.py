@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 100
 ROW_GROUP_BYTES = 100 * 2**20
+BATCH_ROWS = 65_536
 MAX_ROW_BYTES = 286 * 2**20  # a longer row group is not shown by the Hub's viewer
 
 
@@ -153,18 +154,17 @@ class Rows:
 
     def column(self, name: str) -> list[Any]:
         """One whole column, without the images beside it."""
+        return [value for chunk in self.arrow(name).chunks for value in chunk.to_pylist()]
+
+    def arrow(self, name: str) -> pyarrow.ChunkedArray:
+        """One whole column in Arrow; read a little at a time, as a file of many row groups takes GB at once."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return [value for path in self.files for value in _values(pq.read_table(path, columns=[name]).column(name))]
-
-
-def _values(column: pyarrow.ChunkedArray) -> list[Any]:
-    """A column as Python values; equal texts of one that repeats itself, as provenance does, are one object."""
-    import pyarrow as pa
-
-    if pa.types.is_string(column.type):
-        encoded = column.combine_chunks().dictionary_encode()
-        if 2 * len(encoded.dictionary) <= len(encoded):
-            words = encoded.dictionary.to_pylist()
-            return [None if place is None else words[place] for place in encoded.indices.to_pylist()]
-    return column.to_pylist()
+        kind = pq.read_schema(self.files[0]).field(name).type
+        parts = [
+            batch.column(0)
+            for path in self.files
+            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=[name])
+        ]
+        return pa.chunked_array(parts, kind)

@@ -9,12 +9,18 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from synthchex.data import records, sources, tables
 from synthchex.data.tables import Table
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+CHUNK = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,13 @@ class Prompts:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Prompts:
         """Some of the prompts, by row number, in that order."""
-        chosen = [int(row) for row in rows]
+        chosen = np.asarray(rows, np.int64)
         return replace(
             self,
-            ids=[self.ids[row] for row in chosen],
-            texts=[self.texts[row] for row in chosen],
+            ids=_taken(self.ids, chosen),
+            texts=_taken(self.texts, chosen),
             labels=None if self.labels is None else self.labels[chosen],
-            names=None if self.names is None else [self.names[row] for row in chosen],
+            names=None if self.names is None else _taken(self.names, chosen),
         )
 
     def head(self, count: int | None) -> Prompts:
@@ -89,8 +95,8 @@ class Wanted:
         """Hash of what decides every row: ids, prompts, labels, and the films wanted of each; 16 hex digits."""
         digest = hashlib.sha256(self.picks.astype("<i8").tobytes() + self.repeats.astype("<i8").tobytes())
         for column in (self.prompts.ids, self.prompts.texts):
-            for first in range(0, len(column), 10_000):
-                digest.update("\x1f".join(column[first : first + 10_000]).encode("utf-8", "surrogatepass"))
+            for first in range(0, len(column), CHUNK):
+                digest.update("\x1f".join(column[first : first + CHUNK]).encode("utf-8", "surrogatepass"))
             digest.update(b"\x1e")
         if self.prompts.labels is not None:
             digest.update(np.nan_to_num(self.prompts.labels, nan=9).astype(np.int8).tobytes())
@@ -126,23 +132,20 @@ def open_prompts(
     )
     optional = ("id", "labels", "image") if names else ("id", "labels")
     roles = tables.resolve(table, columns, needed=("prompt",), optional=optional, side="synthetic" if names else None)
-    texts = [sources.text(value).strip() for value in table.column(roles["prompt"])]
-    blank = [row for row, text in enumerate(texts) if not text or text.lower() == "nan"]
-    if not texts:
+    texts, blank = _clean(_texts(table, roles["prompt"]))
+    if not len(texts):
         raise ValueError(f"expected prompts in {source}, got 0 rows")
     if blank and not empty:
         raise ValueError(
             f"expected a prompt in every row of {source}, got {len(blank)} "
             f"empty ones (rows {blank[:5]}); fill or drop them"
         )
-    for row in blank:
-        texts[row] = ""
     return Prompts(
         str(source),
         _ids(table, roles, source),
         texts,
         tables.label_states(table, roles.get("labels")),
-        [sources.text(value) for value in table.column(roles["image"])] if "image" in roles else None,
+        _texts(table, roles["image"]) if "image" in roles else None,
         numbered="id" not in roles,
     )
 
@@ -221,9 +224,54 @@ def _ids(table: Table, roles: Mapping[str, str], source: str | Path) -> Sequence
     """Ids of the table, or row numbers, which are made when asked for."""
     if "id" not in roles:
         return RowNumbers(table.count)
-    ids = [sources.text(value) for value in table.column(roles["id"])]
+    ids = _texts(table, roles["id"])
     sources.once(ids, f"id of {source}", "make ids unique, or name a column of unique ones with --id-column")
     return ids
+
+
+class Texts(Sequence[str]):
+    """Texts in Arrow: a million of them without a million Python objects."""
+
+    def __init__(self, column: pyarrow.ChunkedArray) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return self.column.slice(start, max(stop - start, 0)).to_pylist()[::step]
+        return self.column[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for first in range(0, len(self), CHUNK) for text in self[first : first + CHUNK])
+
+
+def _texts(table: Table, column: str) -> Texts:
+    """A column as text, "" where nothing is there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = table.arrow(column)
+    if found is None or not (pa.types.is_string(found.type) or pa.types.is_large_string(found.type)):
+        values = [sources.text(value) for value in table.column(column)]
+        return Texts(pa.chunked_array([pa.array(values, pa.large_string())]))
+    return Texts(pc.fill_null(found.cast(pa.large_string()), ""))
+
+
+def _clean(texts: Texts) -> tuple[Texts, list[int]]:
+    """Prompts without the space around them, and the rows where there is none; pandas writes those as nan."""
+    import pyarrow.compute as pc
+
+    trimmed = pc.utf8_trim_whitespace(texts.column)
+    blank = pc.match_substring_regex(trimmed, "^(?i:nan)?$")
+    rows = np.flatnonzero(blank.to_numpy()).tolist()
+    return Texts(pc.if_else(blank, "", trimmed) if rows else trimmed), rows
+
+
+def _taken(values: Sequence[str], rows: np.ndarray) -> Sequence[str]:
+    return Texts(values.column.take(rows)) if isinstance(values, Texts) else [values[int(row)] for row in rows]
 
 
 class RowNumbers(Sequence[str]):

@@ -275,7 +275,7 @@ def _ids(
     return names, False
 
 
-def once(values: list[str], what: str, step: str) -> None:
+def once(values: Sequence[str], what: str, step: str) -> None:
     repeated = len(values) - len(set(values))
     if repeated:
         raise ValueError(

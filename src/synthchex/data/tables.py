@@ -15,11 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from synthchex.data import images, records, shards
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Side = Literal["real", "synthetic"]
 Missing = Literal["error", "count"]
@@ -44,7 +47,8 @@ LISTED = 8  # from this many names in one folder on, listing it is cheaper than 
 class Table:
     """Rows of any tabular source: whole columns by name, single cells of the image column by row.
 
-    `states` gives the label states of a column that holds nothing else, without a dict per row, or None.
+    `states` gives the label states of a column that holds nothing else, without a dict per row, or None; `arrow` gives
+    a column in Arrow, without a Python object per row, or None.
     """
 
     source: str
@@ -53,6 +57,7 @@ class Table:
     column: Callable[[str], list[Any]]
     cell: Callable[[str, int], Any]
     states: Callable[[str], np.ndarray | None] = lambda name: None
+    arrow: Callable[[str], pyarrow.ChunkedArray | None] = lambda name: None
 
 
 def open_table(source: str | Path, *, split: str = "train", revision: str | None = None) -> Table:
@@ -338,7 +343,25 @@ def text_table(file: Path | IO[bytes], suffix: str, source: str) -> Table:
             frame = pd.read_csv(file, sep=comma, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except ValueError as error:
             raise ValueError(f"expected a table with a header, got {source}: {error}; check its format") from error
-    return Table(source, list(frame.columns), len(frame), lambda n: frame[n].tolist(), lambda n, i: frame[n].iloc[i])
+    return Table(
+        source,
+        list(frame.columns),
+        len(frame),
+        lambda n: frame[n].tolist(),
+        lambda n, i: frame[n].iloc[i],
+        arrow=lambda n: _text_column(frame[n]),
+    )
+
+
+def _text_column(column: Any) -> pyarrow.ChunkedArray | None:
+    """A column of text of a data frame in Arrow, None where it holds something else."""
+    import pyarrow as pa
+
+    try:
+        found = pa.array(column, pa.large_string(), from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
+    return found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
 
 
 def _parquet_table(source: str, files: list[Path]) -> Table:
@@ -349,31 +372,26 @@ def _parquet_table(source: str, files: list[Path]) -> Table:
         len(rows),
         rows.column,
         lambda name, index: rows[index][name],
-        lambda name: _struct_states(files, name),
+        lambda name: _struct_states(rows.arrow(name)),
+        rows.arrow,
     )
 
 
-def _struct_states(files: Sequence[Path], name: str) -> np.ndarray | None:
+def _struct_states(cells: pyarrow.ChunkedArray) -> np.ndarray | None:
     """Label states of a struct of integers, float32 (N, 14); None where the column is another thing or has other
     values.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    kind = pq.read_schema(files[0]).field(name).type
+    kind = cells.type
     names = [field.name for field in kind] if pa.types.is_struct(kind) else []
     if not names or set(names) - set(records.LABELS) or not all(pa.types.is_integer(field.type) for field in kind):
         return None
-    parts = []
-    for path in files:
-        cells = pq.read_table(path, columns=[name]).column(name).combine_chunks()
-        part = np.full((len(cells), len(records.LABELS)), np.nan, np.float32)
-        for label in names:
-            values = pc.struct_field(cells, label).cast(pa.float32())  # a null struct has null fields
-            part[:, records.LABELS.index(label)] = values.to_numpy(zero_copy_only=False)
-        parts.append(part)
-    states = np.concatenate(parts)
+    states = np.full((len(cells), len(records.LABELS)), np.nan, np.float32)
+    for label in names:
+        values = pc.struct_field(cells, label).cast(pa.float32())  # a null struct has null fields
+        states[:, records.LABELS.index(label)] = values.to_numpy()
     return states if np.isin(states[~np.isnan(states)], (-1, 0, 1)).all() else None
 
 

@@ -27,7 +27,10 @@ LEAST_HEIGHT = 4  # pixels of the film
 CONTRAST = 6.0  # least grey levels between ink and what is around it
 GRAIN = 4.0  # least contrast, of what half of the film's pixels exceed
 LEVELS = (0.35, 0.5, 0.65)  # of the highest contrast nearby: where the edge of a stroke may be
-LIKELY, CLEAR, ALONE = 0.50, 0.80, 0.88  # likeness to a letter: of a part of a text, of a sure one, of one by itself
+LIKELY = 0.50  # likeness to a letter, of a part of a text
+CLEAR, ALONE = 0.80, 0.88  # of a sure one, of one by itself
+COARSE = 3.0  # scale from which letters have so few pixels that they are less alike ...
+LENIENT = 0.1  # ... by this much
 THIN = 0.42  # width over height of I, l, 1 and of all scratches
 PLAIN = "Il1ijtfrJT7Yy4vVxXcC"  # lines and bends, of which ribs, vessels and wires have many
 
@@ -61,7 +64,7 @@ class TopHat:
         """Texts of one film, uint8 (H, W) or (H, W, 3), from top to bottom."""
         grey = images.to_grey(pixels)
         work, scale = working(grey)
-        found = [text for sign in (1, -1) for text in _texts(glyphs(work, sign, scale))]
+        found = [text for sign in (1, -1) for text in _texts(glyphs(work, sign, scale), scale)]
         kept = _distinct(found)
         boxes = [clipped([value / scale for value in text.box], grey.shape) for text in kept]
         return sorted((t._replace(box=b) for t, b in zip(kept, boxes, strict=True)), key=lambda t: t.box[1::-1])
@@ -129,20 +132,18 @@ def _best(found: Sequence[Glyph]) -> list[Glyph]:
     return kept
 
 
-def _texts(found: Sequence[Glyph]) -> list[Text]:
+def _texts(found: Sequence[Glyph], scale: float) -> list[Text]:
     """Lines of letters, in working pixels."""
-    return [text for line in _lines(found) if (text := _text(line)) is not None]
+    less = LENIENT if scale >= COARSE else 0.0
+    return [text for line in _lines(found) if (text := _text(line, less)) is not None]
 
 
-def _text(line: Sequence[Glyph]) -> Text | None:
+def _text(line: Sequence[Glyph], less: float) -> Text | None:
     """A line as a text, or None where it is none."""
-    sure = [glyph for glyph in line if glyph.score >= CLEAR and not glyph.plain]
+    sure = [glyph for glyph in line if glyph.score >= CLEAR - less and not glyph.plain]
     score = float(np.mean([glyph.score for glyph in line]))
-    if len(line) == 1:
-        one = line[0]
-        if not (sure and one.score >= ALONE):
-            return None
-    elif len(sure) < 2 and not (sure and score >= CLEAR):
+    alone = len(line) == 1 and score >= ALONE - (less if line[0].letter in SIDES else 0)
+    if not sure or not (alone or len(sure) > 1 or (len(line) > 1 and score >= CLEAR - less)):
         return None
     boxes = np.array([glyph.box for glyph in line])
     left, top, right, bottom = (int(value) for value in (*boxes[:, :2].min(0), *boxes[:, 2:].max(0)))

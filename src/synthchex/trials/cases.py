@@ -68,7 +68,7 @@ class Cases:
 
 
 def plan(films: ImageSet, count: int, seed: int) -> Cases:
-    """The cases of `count` films, chosen at random.
+    """The cases of `count` films, chosen at random among those of half of the patients.
 
     Films without stated labels get no caption that states or negates them; films whose captions are all alike get no
     wrong one.
@@ -81,7 +81,7 @@ def plan(films: ImageSet, count: int, seed: int) -> Cases:
     if count < 1:
         raise ValueError(f"expected at least 1 film to plant defects in, got {count}")
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(len(films))[:count])
+    rows = _chosen(films, count, rng)
     labels = np.full((len(films), len(records.LABELS)), np.nan) if films.labels is None else np.asarray(films.labels)
     swapped = defects.strangers(labels[rows], [films.prompts[row] for row in rows], rng)
     found: list[Case] = []
@@ -95,6 +95,15 @@ def plan(films: ImageSet, count: int, seed: int) -> Cases:
             found.append(Case(row, "mismatched", 3, LOW, films.prompts[other], tuple(map(float, labels[other]))))
         found += _stated(row, labels[row])
     return Cases(films, tuple(found), seed)
+
+
+def _chosen(films: ImageSet, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Films of half of the patients, or of more where these have fewer: the others are left to set limits by."""
+    owners = np.arange(len(films)) if films.patients is None else np.unique(films.patients, return_inverse=True)[1]
+    order = rng.permutation(owners.max() + 1)
+    enough = np.searchsorted(np.cumsum(np.bincount(owners)[order]), count) + 1
+    pool = np.flatnonzero(np.isin(owners, order[: max(int(enough), len(order) // 2)]))
+    return np.sort(rng.permutation(pool)[:count])
 
 
 def _expected(defect: defects.Defect, severity: int) -> str:
