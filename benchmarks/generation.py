@@ -120,7 +120,10 @@ def plan(options: argparse.Namespace) -> None:
     """Time and memory of deciding what is left of a run that is half done."""
     with tempfile.TemporaryDirectory() as folder:
         for suffix in ("parquet", "csv"):
-            table = write_prompts(Path(folder) / f"prompts.{suffix}", options.rows)
+            # In a process of its own: a child's peak begins with what its parent has in memory.
+            table = Path(folder) / f"prompts.{suffix}"
+            command = [sys.executable, __file__, "table", "--table", str(table), "--rows", str(options.rows)]
+            subprocess.run(command, check=True)
             for what in ("begun", "resumed"):
                 command = [sys.executable, __file__, "one-plan", "--table", str(table), "--out", f"{folder}/{suffix}"]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -130,13 +133,13 @@ def plan(options: argparse.Namespace) -> None:
                     (Path(folder) / suffix / "data" / shards.shard_name("train", number, told["shards"])).touch()
 
 
-def write_prompts(path: Path, rows: int) -> Path:
+def write_prompts(options: argparse.Namespace) -> None:
     """Distinct prompts of about 40 words, with labels."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    rng = np.random.default_rng(0)
+    path, rows, rng = Path(options.table), options.rows, np.random.default_rng(0)
     text = ("Frontal radiograph. " + ". ".join(FINDINGS) + ". ") * 2
     prompt = [f"{text}Number {row % 1000} of {row // 1000} in the w/o series." for row in range(rows)]
     ids = [f"case-{row}" for row in range(rows)]
@@ -147,7 +150,6 @@ def write_prompts(path: Path, rows: int) -> Path:
     else:
         struct = pa.StructArray.from_arrays(list(columns.values()), list(columns))
         pyarrow.parquet.write_table(pa.table({"id": ids, "prompt": prompt, "labels_dict": struct}), path)
-    return path
 
 
 def one_plan(options: argparse.Namespace) -> None:
@@ -212,7 +214,7 @@ def main() -> None:
     """Run one measurement."""
     parts = {"overhead": overhead, "processes": processes, "plan": plan, "texts": texts, "batches": batches}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*parts, "one-plan"])
+    parser.add_argument("part", choices=[*parts, "one-plan", "table"])
     parser.add_argument("--films", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
@@ -220,7 +222,7 @@ def main() -> None:
     parser.add_argument("--table", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    {**parts, "one-plan": one_plan}[options.part](options)
+    {**parts, "one-plan": one_plan, "table": write_prompts}[options.part](options)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
@@ -342,3 +347,66 @@ def test_the_first_film_of_each_prompt_is_kept() -> None:
     assert kept.labels[:, records.LABELS.index("Edema")].tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="expected prompts in folder, got none; name their column"):
         sources.drop_repeated_prompts(sources.ImageSet("folder", ["0"], str))
+
+
+def test_a_long_set_has_the_fingerprint_of_its_whole_list() -> None:
+    ids, states = [f"\u00e9{row}" for row in range(9000)], [(row, row + 1) for row in range(4096)]
+    for columns in ([ids, None, states], [ids, [], "a manifest"], [[], [None, "x"], iter(())]):
+        whole = [column if column is None or isinstance(column, str) else list(column) for column in columns]
+        assert records.fingerprint_long(columns) == records.fingerprint(whole)
+
+
+def test_paths_of_named_films_are_made_when_asked_for(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "9.jpg").write_bytes(b"x")
+    files, notes = tables.find_films(["0.png", "9.dcm"], folder, source="t")
+    assert list(files) == [files[0], files[-1]] == files[:] == [folder / "0.png", folder / "deep" / "9.jpg"]
+    assert notes == {"found-by-stem": 1}
+
+
+def test_the_fingerprint_of_films_in_a_table_reads_none_of_them(folder: Path) -> None:
+    path, schema = folder / "t.parquet", pa.schema([("image", pa.struct([("bytes", pa.binary())]))])
+    pq.write_table(pa.table({"image": [{"bytes": b"x"}] * 3}, schema=schema), path)
+    opened, asked = sources.open_images(path), []
+    before = opened.fingerprint()
+    counted = replace(opened, fetch=lambda row: asked.append(row) or opened.fetch(row))
+    assert counted.fingerprint() == before
+    assert asked == [0]
+    pq.write_table(pa.table({"image": [{"bytes": b"yy"}] * 3}, schema=schema), path)
+    assert sources.open_images(path).fingerprint() != before
+
+
+MILLION = """
+import resource, sys
+from pathlib import Path
+from synthchex.data import shards, sources
+
+films = sources.open_images(sys.argv[1], missing="count")
+plan = shards.Plan("filter", films.fingerprint(), len(films), 32, {})
+shards.begin(Path(sys.argv[2]), plan)
+assert next(shards.claim(Path(sys.argv[2]), plan)) == 0
+print(plan.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_plan_of_a_million_films_takes_less_than_a_gigabyte(tmp_path: Path) -> None:
+    rows = 1_000_000
+    schema = pa.schema([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {
+        "id": [f"case{row:08d}" for row in range(rows)],
+        "image": pa.array([{"bytes": b"x" * 20, "path": None}] * rows, pa.struct(list(schema))),
+        "prompt": [
+            f"{row} mild edema of the left lower lobe, no effusion, heart size normal " * 2 for row in range(rows)
+        ],
+        "labels_dict": pa.array(
+            [records.labels_dict({"Edema": 1})] * rows, pa.struct([(n, pa.int8()) for n in records.LABELS])
+        ),
+        "versions": ["a version of every library that made the film, as generate writes it"] * rows,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet", row_group_size=100)
+    command = [sys.executable, "-c", MILLION, str(tmp_path / "t.parquet"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    counted, peak = map(int, done.stdout.split())
+    assert counted == rows
+    assert peak < 1e9

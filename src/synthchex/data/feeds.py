@@ -49,7 +49,7 @@ class Feed:
 
     `facts(columns)` gives these columns of all rows, in order; `films(rows, columns)` gives chosen rows (ascending) as
     the four columns of a record and the further `columns`. `columns` are those that can be asked for. `notes` counts
-    what was done while opening.
+    what was done while opening. `scanned`: films lie in row groups, so one of them is read with those around it.
     """
 
     source: str
@@ -59,6 +59,7 @@ class Feed:
     facts: Callable[[Sequence[str]], Iterator[pyarrow.Table]]
     films: Callable[[np.ndarray, Sequence[str]], Iterator[Batch]]
     notes: Mapping[str, int]
+    scanned: bool = False
 
 
 def open_feed(
@@ -93,6 +94,7 @@ def from_shards(folder: Path, files: Sequence[Path] | None = None) -> Feed:
         facts=partial(_shard_facts, files),
         films=partial(_shard_films, files, np.cumsum([0, *counts])),
         notes={},
+        scanned=True,
     )
 
 

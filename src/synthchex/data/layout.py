@@ -11,20 +11,19 @@ A set that nobody judged has data/train-00000-of-00004.parquet and the configura
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from synthchex.ahead import one_ahead
-from synthchex.data import records, shards, splits
+from synthchex.data import records, sections, shards, splits
 from synthchex.data.feeds import RECORD, Feed, Lost, lost_lines, schema
 from synthchex.data.survey import REJECTED, Survey
 
 if TYPE_CHECKING:
-    import pyarrow
     from datasets import Features
 
 LOST = ".lost"
@@ -118,16 +117,8 @@ def write(out: Path, plan: shards.Plan, layout: Layout, feed: Feed, *, quiet: bo
     """Write the Parquet shards that are missing; the rows of all that could not be read."""
     shards.begin(out, plan)
     (out / LOST).mkdir(exist_ok=True)
-    rows, features = layout.rows, layout.features()
-
-    def tables(shard: int) -> Iterator[pyarrow.Table]:
-        lost: list[Lost] = []
-        for batch in one_ahead(feed.films(rows[plan.span(shard)], layout.columns)):
-            lost += batch.lost
-            yield batch.table
-        note_lost(out, plan, shard, lost)
-
-    shards.fill_tables(out, plan, tables, features, unit="films", quiet=quiet)
+    note = partial(note_lost, out, plan)
+    sections.fill(out, plan, feed, layout.rows, layout.columns, layout.features(), note, quiet=quiet)
     return lost_rows(out, plan)
 
 

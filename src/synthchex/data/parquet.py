@@ -5,7 +5,7 @@ plans or stages.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -26,41 +26,51 @@ def write_table(path: Path, table: pyarrow.Table) -> None:
 
 
 def write_tables(path: Path, tables: Iterable[pyarrow.Table], schema: pyarrow.Schema) -> None:
-    """One Parquet file, whole or not at all; row groups are short so that viewers can page through images.
+    """One Parquet file, whole or not at all; see `writing`."""
+    with writing(path, schema) as write:
+        for table in tables:
+            write(table)
 
-    Encoded films are stored as they are: neither compression nor a dictionary makes them smaller.
+
+@contextmanager
+def writing(path: Path, schema: pyarrow.Schema) -> Iterator[Callable[[pyarrow.Table], None]]:
+    """A Parquet file that takes tables one at a time and is there, whole, at the end; row groups are short so that
+    viewers can page through images.
+
+    Encoded films are stored as they are: neither compression nor a dictionary makes them smaller. At most a row group
+    waits in memory.
 
     Raises:
         ValueError: one row has more than `MAX_ROW_BYTES` bytes.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     films, rest = _leaves(schema)
     compression = {**dict.fromkeys(films, "NONE"), **dict.fromkeys(rest, "SNAPPY")}
+    held: list[pyarrow.Table] = []
+
     # By its name and not by the handle, through which every page would become a Python object.
     with (
         whole(path) as handle,
         pq.ParquetWriter(handle.name, schema, compression=compression or "SNAPPY", use_dictionary=rest) as writer,
     ):
-        for table in gathered(tables):
-            for group in row_groups(table):
-                writer.write_table(group, row_group_size=max(len(group), 1))
 
-
-def gathered(tables: Iterable[pyarrow.Table]) -> Iterator[pyarrow.Table]:
-    """Tables joined until they make a row group."""
-    import pyarrow as pa
-
-    held: list[pyarrow.Table] = []
-    for table in tables:
-        held.append(table)
-        if sum(map(len, held)) >= ROW_GROUP_ROWS or sum(one.nbytes for one in held) >= ROW_GROUP_BYTES:
+        def flush(rows: int) -> None:
             joined = pa.concat_tables(held)
-            whole_groups = max(len(joined) // ROW_GROUP_ROWS * ROW_GROUP_ROWS, ROW_GROUP_ROWS)
-            yield joined.slice(0, whole_groups)
-            held = [joined.slice(whole_groups)] if len(joined) > whole_groups else []
-    if held:
-        yield pa.concat_tables(held)
+            for group in row_groups(joined.slice(0, rows)):
+                writer.write_table(group, row_group_size=max(len(group), 1))
+            held[:] = [joined.slice(rows)] if len(joined) > rows else []
+
+        def write(table: pyarrow.Table) -> None:
+            held.append(table)
+            count = sum(map(len, held))
+            if count >= ROW_GROUP_ROWS or sum(one.nbytes for one in held) >= ROW_GROUP_BYTES:
+                flush(max(count // ROW_GROUP_ROWS * ROW_GROUP_ROWS, ROW_GROUP_ROWS))
+
+        yield write
+        if held:
+            flush(sum(map(len, held)))
 
 
 def row_groups(table: pyarrow.Table) -> Iterator[pyarrow.Table]:
@@ -154,7 +164,7 @@ class Rows:
 
     def column(self, name: str) -> list[Any]:
         """One whole column, without the images beside it."""
-        return [value for chunk in self.arrow(name).chunks for value in chunk.to_pylist()]
+        return [value for chunk in self.arrow(name).chunks for value in _values(chunk)]
 
     def arrow(self, name: str) -> pyarrow.ChunkedArray:
         """One whole column in Arrow; read a little at a time, as a file of many row groups takes GB at once."""
@@ -168,3 +178,16 @@ class Rows:
             for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=[name])
         ]
         return pa.chunked_array(parts, kind)
+
+
+def _values(column: pyarrow.Array) -> list[Any]:
+    """Some of a column as Python values; equal texts of one that repeats itself, as provenance does, are one object."""
+    import pyarrow as pa
+
+    if pa.types.is_string(column.type):
+        encoded = column.dictionary_encode()
+        if 2 * len(encoded.dictionary) <= len(encoded):
+            words = encoded.dictionary.to_pylist()
+            return [None if place is None else words[place] for place in encoded.indices.to_pylist()]
+    found: list[Any] = column.to_pylist()
+    return found

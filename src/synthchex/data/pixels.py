@@ -61,7 +61,7 @@ def open_pixels(folder: Path, columns: Mapping[str, str] | None = None) -> feeds
     fingerprint = records.fingerprint([sizes, dict(columns or {})])
     rows = feeds.from_rows(str(folder), table.count, fingerprint, known[2:], record, lambda row: None, {})
     films = partial(_films, files, roles["image"], record)
-    return feeds.Feed(str(folder), table.count, fingerprint, known, rows.facts, films, {})
+    return feeds.Feed(str(folder), table.count, fingerprint, known, rows.facts, films, {}, scanned=True)
 
 
 def film(values: pyarrow.Array) -> np.ndarray:
@@ -98,19 +98,10 @@ def film(values: pyarrow.Array) -> np.ndarray:
 def _films(
     files: Sequence[Path], column: str, record: Any, rows: np.ndarray, columns: Sequence[str]
 ) -> Iterator[feeds.Batch]:
-    import pyarrow as pa
-
-    wanted, made, lost = feeds.schema(columns), list[pa.Table](), list[feeds.Lost]()
+    wanted = feeds.schema(columns)
     for numbers, values in _chosen(files, column, rows):
         cells = {row: values.slice(place, 1) for place, row in enumerate(numbers)}
-        for batch in feeds.batches(np.array(numbers), partial(_with, record, cells), wanted, read=_png):
-            made.append(batch.table)
-            lost += batch.lost
-        if sum(map(len, made)) + len(lost) >= feeds.BATCH_ROWS:
-            yield feeds.Batch(pa.concat_tables(made), lost)
-            made, lost = [], []
-    if made:
-        yield feeds.Batch(pa.concat_tables(made), lost)
+        yield from feeds.batches(np.array(numbers), partial(_with, record, cells), wanted, read=_png)
 
 
 def _chosen(files: Sequence[Path], column: str, rows: np.ndarray) -> Iterator[tuple[list[int], pyarrow.Array]]:

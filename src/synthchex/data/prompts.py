@@ -257,14 +257,15 @@ def _texts(table: Table, column: str) -> Texts:
     if found is None or not (pa.types.is_string(found.type) or pa.types.is_large_string(found.type)):
         values = [sources.text(value) for value in table.column(column)]
         return Texts(pa.chunked_array([pa.array(values, pa.large_string())]))
-    return Texts(pc.fill_null(found.cast(pa.large_string()), ""))
+    return Texts(pc.fill_null(found, "") if found.null_count else found)
 
 
 def _clean(texts: Texts) -> tuple[Texts, list[int]]:
     """Prompts without the space around them, and the rows where there is none; pandas writes those as nan."""
     import pyarrow.compute as pc
 
-    trimmed = pc.utf8_trim_whitespace(texts.column)
+    spaced = pc.any(pc.match_substring_regex(texts.column, r"^\s|\s$")).as_py()
+    trimmed = pc.utf8_trim_whitespace(texts.column) if spaced else texts.column
     blank = pc.match_substring_regex(trimmed, "^(?i:nan)?$")
     rows = np.flatnonzero(blank.to_numpy()).tolist()
     return Texts(pc.if_else(blank, "", trimmed) if rows else trimmed), rows

@@ -35,6 +35,7 @@ from synthchex.data.parquet import whole as whole
 from synthchex.data.parquet import write_table as write_table
 from synthchex.data.parquet import write_tables as write_tables
 from synthchex.data.parquet import write_whole as write_whole
+from synthchex.data.parquet import writing as writing
 from synthchex.options import Progress
 
 if TYPE_CHECKING:
@@ -187,23 +188,28 @@ def claim_paths(paths: Sequence[Path] | Mapping[int, Path], locks: Path | None =
     for. While the last ones are being made elsewhere this waits, and takes over those of a process that died.
     """
     numbered = paths if isinstance(paths, Mapping) else dict(enumerate(paths))
-    for number, held in _held_paths(numbered, locks):
+    return claim_together({number: [path] for number, path in numbered.items()}, locks)
+
+
+def claim_together(paths: Mapping[int, Sequence[Path]], locks: Path | None = None) -> Iterator[int]:
+    """`claim_paths` of files that one process makes together; those of them that are there stay as they are."""
+    for number, held in _held_paths(paths, locks):
         with held:
             yield number
 
 
-def _held_paths(paths: Mapping[int, Path], locks: Path | None) -> Iterator[tuple[int, ExitStack]]:
-    """`claim_paths`, with what holds each; who takes it lets go."""
+def _held_paths(paths: Mapping[int, Sequence[Path]], locks: Path | None) -> Iterator[tuple[int, ExitStack]]:
+    """`claim_together`, with what holds each; who takes it lets go."""
     elsewhere = True
     while elsewhere:
         elsewhere = False
-        for number, path in paths.items():
-            if path.exists():
+        for number, together in paths.items():
+            if all(path.exists() for path in together):
                 continue
             with ExitStack() as stack:
-                held = stack.enter_context(_lock((locks or path.parent) / f"{number:05d}"))
+                held = stack.enter_context(_lock((locks or together[0].parent) / f"{number:05d}"))
                 # Another process may have finished it between the two looks.
-                if held and not path.exists():
+                if held and not all(path.exists() for path in together):
                     yield number, stack.pop_all()
                 elsewhere |= not held
         if elsewhere:
@@ -247,7 +253,7 @@ def fill_behind(
         with held:
             write_shard(folder, plan, shard, rows(), features)
 
-    claimed = _held_paths({number: plan.path(folder, number) for number in missing(folder, plan)}, folder / ".locks")
+    claimed = _held_paths({number: [plan.path(folder, number)] for number in missing(folder, plan)}, folder / ".locks")
     writing: Future[None] | None = None
     with (
         Progress(plan.stage, plan.rows, done=finished_rows(folder, plan), unit=unit, quiet=quiet) as progress,
@@ -315,10 +321,26 @@ def write_shard(folder: Path, plan: Plan, shard: int, rows: Sequence[Mapping[str
 
 def _write_shard(folder: Path, plan: Plan, shard: int, tables: Iterable[pyarrow.Table], features: Features) -> Path:
     path = plan.path(folder, shard)
+    with explained(folder, plan, path), opened(path, features) as write:
+        for table in tables:
+            write(table)
+    return path
+
+
+@contextmanager
+def opened(path: Path, features: Features) -> Iterator[Callable[[pyarrow.Table], None]]:
+    """`writing` a shard, without what processes that died have left of it."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink()
+    with writing(path, features.arrow_schema) as write:
+        yield write
+
+
+@contextmanager
+def explained(folder: Path, plan: Plan, path: Path) -> Iterator[None]:
+    """Errors of the disk while `path` is written say how many rows are safe and what to do."""
     try:
-        write_tables(path, tables, features.arrow_schema)
+        yield
     except OSError as error:
         safe = finished_rows(folder, plan)
         hint = (
@@ -329,7 +351,6 @@ def _write_shard(folder: Path, plan: Plan, shard: int, tables: Iterable[pyarrow.
         raise OSError(
             error.errno, f"{error.strerror} while writing {path}; {safe} of {plan.rows} rows are safe, {hint}"
         ) from error
-    return path
 
 
 def parquet_files(folder: Path) -> list[Path]:

@@ -12,14 +12,15 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from synthchex.data import images, records, shards
+from synthchex.data import columns, images, records, shards
+from synthchex.data.files import Files
 
 if TYPE_CHECKING:
     import pyarrow
@@ -153,24 +154,6 @@ def label_states(table: Table, column: str | None) -> np.ndarray | None:
         cells = _each(table.column(label), table.source, partial(_state, label=label))
         states[:, records.LABELS.index(label)] = cells
     return states if present else None
-
-
-@dataclass(frozen=True)
-class Files(Sequence[Path]):
-    """Paths of named films, made when asked for: a million of them would be half a gigabyte."""
-
-    base: Path
-    names: Sequence[str]
-    elsewhere: Mapping[int, Path] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[row] for row in range(len(self))[index]]
-        row = range(len(self))[index]
-        return self.elsewhere.get(row) or self.base / self.names[row]
 
 
 def find_films(
@@ -349,19 +332,8 @@ def text_table(file: Path | IO[bytes], suffix: str, source: str) -> Table:
         len(frame),
         lambda n: frame[n].tolist(),
         lambda n, i: frame[n].iloc[i],
-        arrow=lambda n: _text_column(frame[n]),
+        arrow=lambda n: columns.text(frame[n]),
     )
-
-
-def _text_column(column: Any) -> pyarrow.ChunkedArray | None:
-    """A column of text of a data frame in Arrow, None where it holds something else."""
-    import pyarrow as pa
-
-    try:
-        found = pa.array(column, pa.large_string(), from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return None
-    return found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
 
 
 def _parquet_table(source: str, files: list[Path]) -> Table:
@@ -372,27 +344,9 @@ def _parquet_table(source: str, files: list[Path]) -> Table:
         len(rows),
         rows.column,
         lambda name, index: rows[index][name],
-        lambda name: _struct_states(rows.arrow(name)),
+        lambda name: columns.label_states(rows.arrow(name)),
         rows.arrow,
     )
-
-
-def _struct_states(cells: pyarrow.ChunkedArray) -> np.ndarray | None:
-    """Label states of a struct of integers, float32 (N, 14); None where the column is another thing or has other
-    values.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = cells.type
-    names = [field.name for field in kind] if pa.types.is_struct(kind) else []
-    if not names or set(names) - set(records.LABELS) or not all(pa.types.is_integer(field.type) for field in kind):
-        return None
-    states = np.full((len(cells), len(records.LABELS)), np.nan, np.float32)
-    for label in names:
-        values = pc.struct_field(cells, label).cast(pa.float32())  # a null struct has null fields
-        states[:, records.LABELS.index(label)] = values.to_numpy()
-    return states if np.isin(states[~np.isnan(states)], (-1, 0, 1)).all() else None
 
 
 def _from_disk(path: Path, split: str) -> Any:
