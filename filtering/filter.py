@@ -76,22 +76,7 @@ def parser() -> Parser:
         "--calibration", type=Path, metavar="FOLDER", help="what `synthchex calibrate` wrote: the report cites it"
     )
     _add_screens(options)
-    how = options.add_argument_group("how")
-    how.add_argument(
-        "--batch-size", type=int, default=32, help="films per forward pass; part of the result (default 32)"
-    )
-    how.add_argument("--device", help="cpu, cuda, … (default: this process's GPU, else the CPU)")
-    how.add_argument("--threads", type=int, default=1, help="CPU threads per process; part of the result (default 1)")
-    engines.add_options(how)
-    where = options.add_argument_group("where films may go")
-    where.add_argument(
-        "--source-policy", choices=policies.POLICIES, help="where the rows do not say it (default unknown)"
-    )
-    where.add_argument(
-        "--allow-local-server",
-        action="store_true",
-        help="send films that are not open to a judge's server, if it is on this machine",
-    )
+    _add_how(options)
     options.add_common()
     return options
 
@@ -112,6 +97,25 @@ def _add_screens(options: Parser) -> None:
         help="share of real films of new patients that each screen may drop (default %(default)s)",
     )
     beside.add_argument("--feature-store", type=Path, help="folder of features (default: OUT/features)")
+
+
+def _add_how(options: Parser) -> None:
+    how = options.add_argument_group("how")
+    how.add_argument(
+        "--batch-size", type=int, default=32, help="films per forward pass; part of the result (default 32)"
+    )
+    how.add_argument("--device", help="cpu, cuda, … (default: this process's GPU, else the CPU)")
+    how.add_argument("--threads", type=int, default=1, help="CPU threads per process; part of the result (default 1)")
+    engines.add_options(how)
+    where = options.add_argument_group("where films may go")
+    where.add_argument(
+        "--source-policy", choices=policies.POLICIES, help="where the rows do not say it (default unknown)"
+    )
+    where.add_argument(
+        "--allow-local-server",
+        action="store_true",
+        help="send films that are not open to a judge's server, if it is on this machine",
+    )
 
 
 def drop_reason(verdict: judges.Verdict, keep: str) -> str | None:

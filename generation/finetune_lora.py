@@ -122,8 +122,10 @@ def read_recipes(options: argparse.Namespace) -> tuple[Recipe, samplers.Recipe]:
     if base.sampler != "diffusers":
         raise ValueError(f"base must be a recipe of a diffusers pipeline, got {recipe.base} ({base.sampler})")
     if base.lora:
-        if recipe.full:
-            raise ValueError(f"base {recipe.base} has a LoRA; merge it into a model first, or train a LoRA")
+        if recipe.full or (base.lora_file and not recipe.lora):
+            raise ValueError(
+                f"base {recipe.base} has the LoRA {base.lora}; name a base without it, or start from its file by --lora"
+            )
         recipe, base = replace(recipe, lora=recipe.lora or base.lora), replace(base, lora=None)
     return recipe, replace(base, height=recipe.resolution, width=recipe.resolution)
 

@@ -2,7 +2,7 @@
 
     synthchex generate --prompts prompts.csv --recipe phantom --out films
     synthchex launch --num-processes 4 generate --prompts prompts.csv --recipe phantom --out films
-    accelerate launch --multi_gpu --num_processes 4 generation/generate.py --prompts prompts.csv --recipe sana --out films
+    accelerate launch --multi_gpu --num_processes 4 generation/generate.py --prompts p.csv --recipe sana --out films
 
 Each film has its own seed, made of --seed, its row id and its repeat. Rows are cut into fixed batches, batches into
 shards; a process takes whole shards. So the same command gives the same bytes on any number of processes, and after any
@@ -104,8 +104,8 @@ def add_choice(options: Parser) -> None:
         "--on-lint",
         choices=lint.ON_LINT,
         default="warn",
-        help="marks of de-identification, identifiers, dates, repeats, prompts too long: refuse, count, or cut out what "
-        "is found and leave out repeats and empty prompts; prompts that are too long stay (default warn)",
+        help="marks of de-identification, identifiers, dates, repeats, prompts too long: refuse, count, or cut out "
+        "what is found and leave out repeats and empty prompts; prompts that are too long stay (default warn)",
     )
     which.add_argument("--with-label", action="append", default=[], metavar="LABEL", help="only prompts with LABEL")
     which.add_argument(

@@ -50,3 +50,22 @@ def synthchex() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload]
 
     return run
+
+
+@pytest.fixture
+def inside(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process, which is faster: what it would return and print."""
+    from synthchex import cli
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        words = [str(argument) for argument in arguments]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", sys.argv)
+            code = cli.main(words)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
+
+    return run

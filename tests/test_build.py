@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import runpy
@@ -23,7 +24,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import synthchex
-from synthchex.data import datacard, feeds, images, layout, making, parquet, records, shards, splits, survey
+from synthchex.data import (
+    datacard,
+    feeds,
+    images,
+    layout,
+    making,
+    parquet,
+    records,
+    sections,
+    shards,
+    sources,
+    splits,
+    survey,
+)
 
 FOUR = ["image", "filename", "prompt", "labels_dict"]
 build = runpy.run_path(str(synthchex.room("datasets_scripts") / "build.py"))["main"]
@@ -331,23 +345,34 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 KILLED = """
-import sys, time
+import json, sys, time
 from synthchex.data import feeds, making
 from pathlib import Path
-real = feeds.stored
+real, checked = feeds.stored, feeds._checked
 def slow(source):
     time.sleep(0.02)
     return real(source)
-feeds.batches.__kwdefaults__["read"] = slow
-what = making.Making(Path(sys.argv[2]), form=sys.argv[3], shard_rows=4, title="T")
+def slowly(*arguments):
+    time.sleep(0.02)
+    return checked(*arguments)
+if sys.argv[4:]:
+    feeds.batches.__kwdefaults__["read"], feeds._checked = slow, slowly
+what = making.Making(Path(sys.argv[2]), **json.loads(sys.argv[3]))
 making.make(feeds.open_feed(sys.argv[1]), what, quiet=True)
 """
+SPLIT = {"shares": {"train": 0.6, "validation": 0.2, "test": 0.2}, "everything": True}
 
 
-@pytest.mark.parametrize("form", ["parquet", "imagefolder", "webdataset"])
-def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path: Path, form: str) -> None:
-    films = table(tmp_path / "films", 32)
-    child = subprocess.Popen([sys.executable, "-c", KILLED, str(films), str(tmp_path / "set"), form])
+def started(films: Path, out: Path, form: dict[str, Any], *slow: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", KILLED, str(films), str(out), json.dumps(form), *slow])
+
+
+@pytest.mark.parametrize("form", [{"form": "imagefolder"}, {"form": "webdataset"}, SPLIT], ids=["imagefolder", "webdataset", "splits"])
+def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path: Path, form: dict[str, Any]) -> None:
+    films = judged(tmp_path / "films", 120) if form is SPLIT else table(tmp_path / "films", 32)
+    form = {**form, "shard_rows": 4, "title": "T"}
+    making.make(feeds.open_feed(films), making.Making(tmp_path / "whole", **form), quiet=True)
+    child = started(films, tmp_path / "set", form, "slowly")
     deadline = time.monotonic() + 60
     while not list((tmp_path / "set").rglob("*-00002-of-*.parquet")):
         assert child.poll() is None
@@ -356,11 +381,80 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path: Path, form
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not (tmp_path / "set" / "README.md").exists()
-    for name in ("set", "whole"):
-        what = making.Making(tmp_path / name, form=form, shard_rows=4, title="T")
-        making.make(feeds.open_feed(films), what, quiet=True)
+    other = started(films, tmp_path / "set", form) if "shares" in form else None
+    making.make(feeds.open_feed(films), making.Making(tmp_path / "set", **form), quiet=True)
+    assert other is None or other.wait(60) == 0
     whole = contents(tmp_path / "whole")
     assert contents(tmp_path / "set") == {**whole, "README.md": whole["README.md"].replace(b"whole", b"set")}
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_shards_are_read_once_however_many_splits_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: bool
+) -> None:
+    feed = feeds.open_feed(judged(tmp_path / "judged", 120))
+    asked = list[np.ndarray]()
+    real = feeds._inside
+
+    def inside(file: Any, group: int, names: list[str], rows: np.ndarray) -> Any:
+        asked.append(rows)
+        return real(file, group, names, rows)
+
+    monkeypatch.setattr(feeds, "_inside", inside)
+    what = making.Making(tmp_path / "set", **{**SPLIT, "everything": everything})
+    shape = layout.arrange(feed, survey.look(feed), what.shares, everything=everything)
+    layout.write(what.out, shape.plan(feed, 1000, {}), shape, feed, quiet=True)
+    assert len(shape.parts) == (9 if everything else 6)
+    assert len(asked) == 24, "shards of 5 rows, one row group each"
+    stored = shards.Rows(shards.parquet_files(what.out)).column("filename")
+    assert len(stored) == len(set(stored)) == (119 if everything else 80)
+    for part in shape.parts:
+        found = shards.Rows(sorted((what.out / "data").glob(f"{part.name}-*"))).column("filename")
+        kept = [row for row in part.rows.tolist() if row != 119]
+        assert found == [f"{row}.png" for row in kept]
+
+
+def test_sections_hold_every_shard_once_and_do_not_reach_far() -> None:
+    rows = np.concatenate([np.arange(0, 10_000, 2), np.arange(1, 10_000, 20), np.arange(3, 10_000, 20)])
+    plan = shards.Plan("build", "x", len(rows), 100, {}, (("a", 5_000), ("b", 500), ("c", 500)))
+    found = sections.arrange(plan, rows, scanned=True)
+    assert sorted(shard for section in found for shard in section) == list(range(60))
+    read = 0
+    for section in found:
+        spans = [rows[plan.span(shard)] for shard in section]
+        read += max(span[-1] for span in spans) - min(span[0] for span in spans)
+    assert read < 2 * 10_000
+    assert sections.arrange(plan, rows, scanned=False) == [[shard] for shard in range(60)]
+
+
+def test_films_that_cannot_be_read_are_told_apart_by_shard(tmp_path: Path) -> None:
+    feed = feeds.open_feed(table(tmp_path / "films", 24, bad=(3, 4, 5, 20)))
+    seen = survey.look(feed)
+    shape = layout.arrange(feed, seen, {"a": 0.5, "b": 0.5}, everything=False)
+    plan = shape.plan(feed, 4, {})
+    lost = layout.write(tmp_path / "set", plan, shape, dataclasses.replace(feed, scanned=True), quiet=True)
+    assert sorted(one.row for one in lost) == [3, 4, 5, 20]
+    for note in (tmp_path / "set" / layout.LOST).iterdir():
+        number = [shard.name for shard in plan.files].index(note.name.removesuffix(".json"))
+        here = shape.rows[plan.span(number)]
+        assert {one["row"] for one in json.loads(note.read_text())} <= set(here.tolist())
+
+
+def test_a_set_with_dropped_films_is_opened_as_load_dataset_opens_it(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    build(["--images", str(judged(tmp_path / "judged")), "--out", str(folder), "--all", "--quiet"])
+    opened = sources.open_images(folder)
+    assert opened.prompts == load(folder, tmp_path)["prompt"][:]
+    assert set(opened.provenance["drop_reason"]) == {None}
+    assert (images.read(opened.fetch(8)).pixels == pixels(1)).all()
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("config_name: default", "config_name: other"))
+    assert len(sources.open_images(folder)) == 23, "no configuration is the default"
+    (folder / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(ValueError, match=r"(?s)expected a card whose header names .*README.md; mend it"):
+        sources.open_images(folder)
+    (folder / "README.md").unlink()
+    assert len(sources.open_images(folder)) == 23
 
 
 def test_another_build_into_the_same_folder_is_refused(tmp_path: Path) -> None:

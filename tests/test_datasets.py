@@ -18,15 +18,15 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def built(synthchex: Run, tmp_path: Path, films: np.ndarray) -> Path:
+def built(inside: Run, tmp_path: Path, films: np.ndarray) -> Path:
     """Eight films judged and built."""
     for index, film in enumerate(films):
         (tmp_path / f"{index}.png").write_bytes(images.to_png(film))
     lines = [f"{i}.png,finding {i},{(1, 0, -1, '')[i % 4]}" for i in range(8)]
     (tmp_path / "t.csv").write_text("path,prompt,Edema\n" + "\n".join(lines) + "\n")
-    done = synthchex("filter", "--images", tmp_path / "t.csv", "--judge", "fixed", "--out", tmp_path / "judged")
+    done = inside("filter", "--images", tmp_path / "t.csv", "--judge", "fixed", "--out", tmp_path / "judged")
     assert done.returncode == 0, done.stderr
-    done = synthchex(
+    done = inside(
         "build", "--images", tmp_path / "judged", "--out", tmp_path / "set", "--title", "Eight films", "--json"
     )
     assert json.loads(done.stdout)["rows"] == 8, done.stderr
@@ -54,15 +54,15 @@ def test_the_card_is_valid_and_counts_states(built: Path) -> None:
     assert "{{" not in card.text
 
 
-def test_building_twice_changes_nothing(synthchex: Run, built: Path) -> None:
+def test_building_twice_changes_nothing(inside: Run, built: Path) -> None:
     before = {path: path.read_bytes() for path in built.rglob("*") if path.is_file()}
-    done = synthchex("build", "--images", built.parent / "judged", "--out", built, "--title", "Eight films")
+    done = inside("build", "--images", built.parent / "judged", "--out", built, "--title", "Eight films")
     assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in built.rglob("*") if path.is_file()} == before
 
 
-def test_phantom_films_and_prompts_are_data_like_any_other(synthchex: Run, tmp_path: Path) -> None:
-    assert synthchex("phantom", "--count", 40, "--seed", 3, "--out", tmp_path / "films").returncode == 0
+def test_phantom_films_and_prompts_are_data_like_any_other(inside: Run, tmp_path: Path) -> None:
+    assert inside("phantom", "--count", 40, "--seed", 3, "--out", tmp_path / "films").returncode == 0
     loaded = load_dataset(str(tmp_path / "films"), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded[39]["image"].size == (64, 64)
     wanted = [
@@ -77,11 +77,11 @@ def test_phantom_films_and_prompts_are_data_like_any_other(synthchex: Run, tmp_p
         "--out",
         tmp_path / "p",
     ]
-    assert synthchex(*wanted).returncode == 0
+    assert inside(*wanted).returncode == 0
     prompts = load_dataset(str(tmp_path / "p"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(prompts) == 30
     present = {label for row in prompts for label, state in row["labels_dict"].items() if state == 1}
     assert present <= {"No Finding", "Edema", "Lung Opacity"}
-    done = synthchex("phantom", "--count", 3, "--labels", "Gout", "--out", tmp_path / "x")
+    done = inside("phantom", "--count", 3, "--labels", "Gout", "--out", tmp_path / "x")
     assert done.returncode == 2
     assert "--labels must be among" in done.stderr

@@ -82,13 +82,13 @@ def test_a_rubric_without_a_place_for_the_prompt_is_refused(tmp_path: Path) -> N
         judges.read_rubric("taste", RUBRICS)
 
 
-def test_the_filter_writes_every_row_once_and_counts_reasons(synthchex: Run, tmp_path: Path, films: np.ndarray) -> None:
+def test_the_filter_writes_every_row_once_and_counts_reasons(inside: Run, tmp_path: Path, films: np.ndarray) -> None:
     for index, film in enumerate(films):
         (tmp_path / f"{index}.png").write_bytes(images.to_png(film))
     (tmp_path / "3.png").write_bytes(b"broken")
     (tmp_path / "t.csv").write_text("path,prompt\n" + "".join(f"{i}.png,finding {i}\n" for i in range(9)))
     (tmp_path / "low.yaml").write_text("name: low\njudge: fixed\nanswer: Low Quality\n")
-    done = synthchex(
+    done = inside(
         "filter",
         "--images",
         tmp_path / "t.csv",
@@ -106,26 +106,26 @@ def test_the_filter_writes_every_row_once_and_counts_reasons(synthchex: Run, tmp
     assert rows.column("prompt") == [f"finding {i}" for i in range(9)]
     assert rows[3]["image"] is None
     assert rows[2]["image"]["bytes"] == (tmp_path / "2.png").read_bytes()
-    kept = synthchex("build", "--images", tmp_path / "judged", "--out", tmp_path / "set")
+    kept = inside("build", "--images", tmp_path / "judged", "--out", tmp_path / "set")
     assert kept.returncode == 2
     assert "got 9, all of them dropped" in kept.stderr
 
 
-def test_keep_high_drops_medium(synthchex: Run, tmp_path: Path, films: np.ndarray) -> None:
+def test_keep_high_drops_medium(inside: Run, tmp_path: Path, films: np.ndarray) -> None:
     (tmp_path / "0.png").write_bytes(images.to_png(films[0]))
     (tmp_path / "t.csv").write_text("path,prompt\n0.png,x\n")
     (tmp_path / "m.yaml").write_text("name: m\njudge: fixed\nanswer: Medium Quality\n")
     common = ["filter", "--images", tmp_path / "t.csv", "--judge", tmp_path / "m.yaml", "--json"]
-    assert json.loads(synthchex(*common, "--out", tmp_path / "a").stdout)["kept"] == 1
-    assert json.loads(synthchex(*common, "--out", tmp_path / "b", "--keep", "high").stdout)["drop_reasons"] == {
+    assert json.loads(inside(*common, "--out", tmp_path / "a").stdout)["kept"] == 1
+    assert json.loads(inside(*common, "--out", tmp_path / "b", "--keep", "high").stdout)["drop_reasons"] == {
         "medium_quality": 1
     }
 
 
-def test_films_without_prompts_cannot_be_judged(synthchex: Run, tmp_path: Path, films: np.ndarray) -> None:
+def test_films_without_prompts_cannot_be_judged(inside: Run, tmp_path: Path, films: np.ndarray) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "0.png").write_bytes(images.to_png(films[0]))
-    done = synthchex("filter", "--images", tmp_path / "set", "--judge", "fixed", "--out", tmp_path / "judged")
+    done = inside("filter", "--images", tmp_path / "set", "--judge", "fixed", "--out", tmp_path / "judged")
     assert done.returncode == 2
     assert "has no prompts: a judge must see what a film should show" in done.stderr
 
@@ -156,9 +156,9 @@ def screened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 
 def test_screens_come_before_the_judge_who_does_not_look_at_what_they_drop(
-    synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path
+    inside: Run, screened: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
-    done = synthchex(*screened[1], "--out", tmp_path / "judged", "--json")
+    done = inside(*screened[1], "--out", tmp_path / "judged", "--json")
     assert done.returncode == 0, done.stderr
     rows = shards.Rows(shards.parquet_files(tmp_path / "judged"))
     assert (rows[4]["drop_reason"], rows[4]["quality"], rows[4]["judge"]) == ("blurred", None, None)
@@ -175,9 +175,9 @@ def test_screens_come_before_the_judge_who_does_not_look_at_what_they_drop(
 
 
 def test_two_processes_screen_and_judge_the_same(
-    synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path
+    inside: Run, synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
-    one = synthchex(*screened[1], "--out", tmp_path / "one", "--quiet")
+    one = inside(*screened[1], "--out", tmp_path / "one", "--quiet")
     two = synthchex("launch", "--num-processes", "2", *screened[1], "--out", tmp_path / "two", "--quiet")
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
     names = sorted(path.name for path in (tmp_path / "one" / "data").iterdir())
@@ -186,23 +186,23 @@ def test_two_processes_screen_and_judge_the_same(
         assert (tmp_path / "one" / "data" / name).read_bytes() == (tmp_path / "two" / "data" / name).read_bytes()
 
 
-def test_changed_screens_are_another_run(synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_changed_screens_are_another_run(inside: Run, screened: tuple[Path, list[str]], tmp_path: Path) -> None:
     out = ["--out", tmp_path / "judged", "--quiet"]
-    assert synthchex(*screened[1], *out).returncode == 0
-    done = synthchex(*screened[1], *out, "--false-drops", "0.05")
+    assert inside(*screened[1], *out).returncode == 0
+    done = inside(*screened[1], *out, "--false-drops", "0.05")
     assert done.returncode == 2
     assert "holds another run (recipe.false_drops: 0.01 there, 0.05 now)" in done.stderr
 
 
-def test_a_screen_without_what_it_needs_is_refused(synthchex: Run, screened: tuple[Path, list[str]]) -> None:
-    done = synthchex(*screened[1][:5], "--screen", "mirrored", "--out", screened[0] / "no")
+def test_a_screen_without_what_it_needs_is_refused(inside: Run, screened: tuple[Path, list[str]]) -> None:
+    done = inside(*screened[1][:5], "--screen", "mirrored", "--out", screened[0] / "no")
     assert done.returncode == 2
     assert "the screen 'mirrored' needs reference and encoder" in done.stderr
 
 
 def test_a_calibration_that_is_not_there_is_refused_first(
-    synthchex: Run, screened: tuple[Path, list[str]], tmp_path: Path
+    inside: Run, screened: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
-    done = synthchex(*screened[1], "--calibration", tmp_path, "--out", tmp_path / "judged")
+    done = inside(*screened[1], "--calibration", tmp_path, "--out", tmp_path / "judged")
     assert done.returncode == 2
     assert "expected calibration.json in" in done.stderr

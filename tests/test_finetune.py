@@ -152,7 +152,7 @@ def test_every_class_learns_two_films_and_its_adapter_changes_what_is_generated(
 
 
 def test_the_adapter_that_is_loaded_is_the_one_that_was_trained_alpha_included(finetune: Run, tmp_path: Path) -> None:
-    finetune(lora_alpha=7.0)
+    finetune(lora_alpha=7.0, target_modules=["to_q", "to_out.0", "conv1", "proj_in"])
     tuned = recipes.read(tmp_path / "out" / "recipe.yaml", samplers.Recipe)
     unet = samplers.load_sampler(tuned, device="cpu").pipeline.unet
     state = checkpoints.load(tmp_path / "out", 3)["weights"]
@@ -401,9 +401,9 @@ def test_an_adapter_with_the_keys_of_2023_is_gone_on_from_and_a_foreign_one_refu
     state = load_file(plain / "out" / "lora" / "pytorch_lora_weights.safetensors")
     legacy = {}
     for key, value in state.items():
-        layer, _, end = key.removeprefix("unet.").partition(".lora.")
+        layer, _, end = key.removeprefix("unet.").partition(".lora_")
         block, _, name = layer.replace("to_out.0", "to_out").rpartition(".")
-        legacy[f"{block}.processor.{name}_lora.{end}"] = value
+        legacy[f"{block}.processor.{name}_lora.{'down' if end.startswith('A') else 'up'}.weight"] = value
     save_file(legacy, tmp_path / "old.safetensors")
     finetune(out="further", lora=str(tmp_path / "old.safetensors"), learning_rate=1e-12)
     found = load_file(tmp_path / "further" / "lora" / "pytorch_lora_weights.safetensors")
@@ -511,7 +511,7 @@ def test_the_card_says_where_the_films_come_from_and_such_models_stay_private(
     main: Any, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (plain / "out" / "README.md").read_text()
-    assert "**The training images are credentialed.**" in text
+    assert "**The source of the training images is credentialed.**" in text
     assert "learning_rate: 0.01" in text
     words = ["--train-data", "x", "--recipe", plain / "recipe.yaml", "--out", tmp_path, "--push", "a/b", "--public"]
     assert main([str(word) for word in words]) == 3

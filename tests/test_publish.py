@@ -743,3 +743,49 @@ def test_a_card_of_others_keeps_its_text_and_other_configurations() -> None:
     assert {config["config_name"] for config in merged.data.configs} == {"default", "extra"}
     again = cards.merged(mine, str(merged), cards.changelog(str(merged)))
     assert again == str(merged)
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    """A dataset that `synthchex build --all` wrote: two films of each of three qualities; those of Medium are real."""
+    kinds = ("High Quality", "Medium Quality", "Low Quality")
+    films = [real_film(place) if place % 3 == 1 else new_film(place) for place in range(6)]
+    rows = [
+        {
+            "image": {"bytes": images.to_png(film), "path": f"{place}.png"},
+            **{"filename": f"{place}.png", "prompt": f"Mild edema number {place}.", "id": str(place)},
+            **{"labels_dict": records.labels_dict(), "quality": kinds[place % 3], "judge": "fixed"},
+            "drop_reason": "low_quality" if place % 3 == 2 else None,
+        }
+        for place, film in enumerate(films)
+    ]
+    plan = shards.Plan("filter", "test", 6, 6, {})
+    shards.begin(tmp_path / "judged", plan)
+    shards.write_shard(tmp_path / "judged", plan, 0, rows, records.features(verdict=True))
+    script = runpy.run_path(str(synthchex.room("datasets_scripts") / "build.py"))
+    script["main"](["--images", str(tmp_path / "judged"), "--out", str(tmp_path / "set"), "--all", "--quiet"])
+    return tmp_path / "set"
+
+
+def test_a_set_with_dropped_films_keeps_its_configurations_where_the_gate_empties_a_part(
+    judged: Path, real: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[datasets.DatasetCardData | object] = []
+    real_ours = cards.ours
+    monkeypatch.setattr(cards, "ours", lambda *given: sent.append(real_ours(*given)) or sent[-1])
+    assert here(*usual(judged, real, "--dry-run", "--json", "--drop-flagged")) == 0
+    said = json.loads(capsys.readouterr().out)
+    names = [f"data/train-{group}-00000-of-00001.parquet" for group in ("high", "rejected")]
+    assert list(said["files"]) == ["README.md", *names, "samples.png"]
+    found = {one["config_name"]: one["data_files"] for one in sent[0].data.configs}
+    high, rejected = "data/train-high-*", "data/train-rejected-*"
+    assert found == {
+        "all": [{"split": "train", "path": [high, rejected]}],
+        "default": [{"split": "train", "path": high}],
+        "high_quality": [{"split": "train", "path": high}],
+    }
+    folder = judged.with_name("set.publish")
+    (folder / "README.md").write_text(str(sent[0]))
+    for config, count in (("default", 2), ("high_quality", 2), ("all", 4)):
+        rows = datasets.load_dataset(str(folder), config, split="train", cache_dir=str(folder / "cache"))
+        assert len(rows) == count

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from synthchex import screens
+from synthchex import phantom, screens
 from synthchex.data import records
 from synthchex.data.sources import ImageSet
 from synthchex.models import encoders
-from synthchex import phantom
 from synthchex.screens import layout, limits, measured, neighbours, pixels
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -58,7 +58,8 @@ def ours(local: str, section: str, repo_id: str, files: Sequence[str], features:
     held = MetadataConfigs.from_dataset_card_data(card.data)
     for key in ("configs", "dataset_info"):
         card.data.pop(key, None)
-    configs = {name: config for name, config in held.items() if _holds(config, files)} or {DEFAULT: splits(files)}
+    left = {name: _left(config, files) for name, config in held.items()}
+    configs = {name: config for name, config in left.items() if config["data_files"]} or {DEFAULT: splits(files)}
     infos = {}
     for name, config in configs.items():
         chosen = {column: features[column] for column in config.get("columns") or features}
@@ -107,12 +108,17 @@ def splits(files: Sequence[str]) -> dict[str, Any]:
     return {"data_files": [{"split": split, "path": path} for split, path in paths.items()]}
 
 
-def _holds(config: Mapping[str, Any], files: Sequence[str]) -> bool:
-    """Whether every path that a configuration names is among the files."""
+def _left(config: Mapping[str, Any], files: Sequence[str]) -> dict[str, Any]:
+    """A configuration with those of its paths that name any of the files; splits without any are left out."""
     named = config.get("data_files") or []
-    paths = [entry["path"] for entry in named if isinstance(entry, Mapping)] if isinstance(named, list) else []
-    patterns = [path for entry in paths for path in ([entry] if isinstance(entry, str) else entry)]
-    return bool(patterns) and all(any(PurePosixPath(file).match(path) for file in files) for path in patterns)
+    entries = [entry for entry in named if isinstance(entry, Mapping)] if isinstance(named, list) else []
+    left = []
+    for entry in entries:
+        paths = [entry["path"]] if isinstance(entry["path"], str) else entry["path"]
+        found = [path for path in paths if any(PurePosixPath(file).match(path) for file in files)]
+        if found:
+            left.append({**entry, "path": found[0] if len(found) == 1 else found})
+    return {**config, "data_files": left}
 
 
 def _header(mine: CardData, theirs: CardData) -> CardData:

@@ -48,8 +48,7 @@ def writing(path: Path, schema: pyarrow.Schema) -> Iterator[Callable[[pyarrow.Ta
 
     films, rest = _leaves(schema)
     compression = {**dict.fromkeys(films, "NONE"), **dict.fromkeys(rest, "SNAPPY")}
-    held: list[pyarrow.Table] = []
-
+    held, sizes = list[pa.Table](), list[tuple[int, int]]()
     # By its name and not by the handle, through which every page would become a Python object.
     with (
         whole(path) as handle,
@@ -60,13 +59,17 @@ def writing(path: Path, schema: pyarrow.Schema) -> Iterator[Callable[[pyarrow.Ta
             joined = pa.concat_tables(held)
             for group in row_groups(joined.slice(0, rows)):
                 writer.write_table(group, row_group_size=max(len(group), 1))
-            held[:] = [joined.slice(rows)] if len(joined) > rows else []
+            held.clear()
+            if len(joined) > rows:
+                held.append(joined.slice(rows))
+            sizes[:] = [(len(one), one.nbytes) for one in held]
 
         def write(table: pyarrow.Table) -> None:
             held.append(table)
-            count = sum(map(len, held))
-            if count >= ROW_GROUP_ROWS or sum(one.nbytes for one in held) >= ROW_GROUP_BYTES:
-                flush(max(count // ROW_GROUP_ROWS * ROW_GROUP_ROWS, ROW_GROUP_ROWS))
+            sizes.append((len(table), table.nbytes))
+            rows, size = map(sum, zip(*sizes, strict=True))
+            if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+                flush(max(rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS, ROW_GROUP_ROWS))
 
         yield write
         if held:
@@ -164,7 +167,7 @@ class Rows:
 
     def column(self, name: str) -> list[Any]:
         """One whole column, without the images beside it."""
-        return [value for chunk in self.arrow(name).chunks for value in _values(chunk)]
+        return [value for part in self._parts(name) for value in _values(part)]
 
     def arrow(self, name: str) -> pyarrow.ChunkedArray:
         """One whole column in Arrow; read a little at a time, as a file of many row groups takes GB at once."""
@@ -172,12 +175,14 @@ class Rows:
         import pyarrow.parquet as pq
 
         kind = pq.read_schema(self.files[0]).field(name).type
-        parts = [
-            batch.column(0)
-            for path in self.files
-            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=[name])
-        ]
-        return pa.chunked_array(parts, kind)
+        return pa.chunked_array(list(self._parts(name)), kind)
+
+    def _parts(self, name: str) -> Iterator[pyarrow.Array]:
+        import pyarrow.parquet as pq
+
+        for path in self.files:
+            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=[name]):
+                yield batch.column(0)
 
 
 def _values(column: pyarrow.Array) -> list[Any]:

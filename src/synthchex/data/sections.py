@@ -112,7 +112,7 @@ def _pieces(batches: Iterator[Batch], rows: np.ndarray, owner: np.ndarray) -> It
         lost = {one.row: one for one in batch.lost}
         gone = np.isin(rows[here], np.array(list(lost), rows.dtype))
         read = owner[here][~gone]
-        for shard in np.unique(owner[here]).tolist():
+        for shard in sorted(set(owner[here].tolist())):
             mine = np.flatnonzero(read == shard)
             table = batch.table if len(mine) == len(read) else batch.table.take(mine)
             yield _Piece(shard, table, [lost[row] for row in rows[here][gone & (owner[here] == shard)].tolist()])

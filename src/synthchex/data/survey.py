@@ -69,7 +69,7 @@ def look(feed: Feed) -> Survey:
     first = 0
     for table in feed.facts([name for name in wanted if name in feed.columns]):
         groups.append(_count(table, seen))
-        prompts.append(splits.keys(splits.normalised(text or "") for text in table["prompt"].to_pylist()))
+        prompts.append(_prompts(table))
         if "patient" in table.column_names:
             patients.append(splits.keys(_patients(table, first)))
         bare = [first + place for place, text in enumerate(table["prompt"].to_pylist()) if not (text or "").strip()]
@@ -160,6 +160,15 @@ def _poor(quality: str | None) -> str | None:
 def _slug(quality: str | None) -> str:
     """Name of a group: "high" of High Quality."""
     return quality.lower().removesuffix(" quality").replace(" ", "_") if quality else UNJUDGED
+
+
+def _prompts(table: pyarrow.Table) -> np.ndarray:
+    """Keys of the prompts, uint64 (N,); each that stands several times is looked at once."""
+    import pyarrow.compute as pc
+
+    encoded = _whole(pc.dictionary_encode(pc.fill_null(table["prompt"], "")))
+    found = splits.keys(splits.normalised(text) for text in encoded.dictionary.to_pylist())
+    return np.asarray(found[encoded.indices.to_numpy()])
 
 
 def _patients(table: pyarrow.Table, first: int) -> Iterator[str]:

@@ -73,12 +73,38 @@ def open_table(source: str | Path, *, split: str = "train", revision: str | None
     if path.is_dir():
         if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
             return _dataset_table(_from_disk(path, split), str(source))
-        return _parquet_table(str(source), shards.parquet_files(path))
+        return _parquet_table(str(source), default_files(path))
     if path.is_absolute() or str(source).startswith(".") or path.suffix in SUFFIXES or str(source).count("/") > 1:
         raise ValueError(f"expected a file, folder or Hub dataset id, got {source}, which is not there; check the path")
     from datasets import load_dataset
 
     return _dataset_table(load_dataset(str(source), split=split, revision=revision), str(source))
+
+
+def default_files(folder: Path) -> list[Path]:
+    """Shards that `load_dataset` reads where no configuration is named; all of them where no card names any.
+
+    A dataset that `synthchex build --all` wrote has dropped films too, in files that only its configuration `all` names.
+
+    Raises:
+        ValueError: shards are missing, or there are none, or the card's header cannot be read.
+    """
+    files, card = shards.parquet_files(folder), folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    if "configs:" not in text:
+        return files
+    import yaml
+    from datasets.data_files import sanitize_patterns
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard
+
+    try:
+        configs = MetadataConfigs.from_dataset_card_data(DatasetCard(text, ignore_metadata_errors=True).data)
+    except (yaml.YAMLError, TypeError) as error:
+        raise ValueError(f"expected a card whose header names configurations, got {error} in {card}; mend it") from error
+    named = configs.get(configs.get_default_config_name() or "", {}).get("data_files")
+    patterns = [pattern for found in sanitize_patterns(named).values() for pattern in found] if named else []
+    return [path for path in files if any(path.relative_to(folder).match(pattern) for pattern in patterns)] or files
 
 
 def is_dataset_folder(path: Path) -> bool:

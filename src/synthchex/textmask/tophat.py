@@ -142,7 +142,8 @@ def _text(line: Sequence[Glyph], less: float) -> Text | None:
     """A line as a text, or None where it is none."""
     sure = [glyph for glyph in line if glyph.score >= CLEAR - less and not glyph.plain]
     score = float(np.mean([glyph.score for glyph in line]))
-    alone = len(line) == 1 and score >= ALONE - (less if line[0].letter in SIDES else 0)
+    side = line[0].letter in SIDES
+    alone = len(line) == 1 and (side or less > 0) and score >= ALONE - (less if side else 0)
     if not sure or not (alone or len(sure) > 1 or (len(line) > 1 and score >= CLEAR - less)):
         return None
     boxes = np.array([glyph.box for glyph in line])

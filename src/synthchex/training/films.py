@@ -5,6 +5,7 @@ What cannot be read or has no prompt is left out and counted by reason.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,11 +37,14 @@ class Side:
 def usable(films: ImageSet, side: int, *, num_workers: int) -> Side:
     """The films that can be read and have a prompt; those smaller than `side` pixels are counted as enlarged."""
 
+    lock = threading.Lock()
+
     def look(row: int) -> tuple[str, str]:
         if not (films.prompts or ())[row].strip():
             return "", "prompt-empty"
         try:
-            source = films.fetch(row)
+            with lock:  # tables are read by one thread at a time
+                source = films.fetch(row)
             smallest = min(images.read(source).pixels.shape[:2])
             return images.content_hash(source), "enlarged" if smallest < side else ""
         except images.UnreadableImage as error:

@@ -106,8 +106,6 @@ def save(pipeline: Any, family: Family, folder: Path) -> None:
         ValueError: all of it is zero: it would change nothing.
     """
     peft = require("peft", extra="generate")
-    from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
-
     denoiser = getattr(pipeline, family.denoiser)
     if not any(one.abs().max() > 0 for name, one in denoiser.named_parameters() if ".lora_B." in name):
         raise ValueError("expected a trained adapter, got one whose weights are all zero; train for more steps")
@@ -116,9 +114,8 @@ def save(pipeline: Any, family: Family, folder: Path) -> None:
         denoiser.peft_model[0].save_pretrained(folder)
         return
     state = peft.utils.get_peft_model_state_dict(denoiser, adapter_name=ADAPTER)
-    if family.denoiser == "unet":  # as diffusers' scripts; of a transformer it would rename some keys and not others
-        state = convert_state_dict_to_diffusers(state)
-    # Without the configuration in the header, alpha would be taken for the rank on loading.
+    # With peft's keys: diffusers' `convert_state_dict_to_diffusers` renames those of attention only, and of such a file
+    # a part is loaded. Without the configuration in the header, alpha would be taken for the rank.
     pipeline.save_lora_weights(
         folder,
         **{

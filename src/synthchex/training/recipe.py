@@ -122,8 +122,8 @@ class Recipe:
         return self.max_train_steps or max(1, -(-round(self.num_train_epochs * films) // self.train_batch_size))
 
     def hashed(self) -> dict[str, Any]:
-        """What decides the losses: all but the prose, what the base's own hash says, and the end of a run whose learning
-        rate does not depend on it.
+        """What decides the losses: all but the prose, what the base's own hash says, and the end of a run where the
+        learning rate does not depend on it.
         """
         left_out = {"source", "base", "checkpointing_steps", "checkpoints_total_limit"}
         if self.lr_scheduler in ("constant", "constant_with_warmup"):

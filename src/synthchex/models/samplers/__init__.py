@@ -1,7 +1,7 @@
 """Prompts to films. Knows pipelines; knows neither files nor processes.
 
-A sampler is made from a `Recipe` and answers `sample(prompts, seeds)`: one uint8 film per seed, which depends on its own
-prompt and seed, up to the rounding of sums over a batch. What is kept beside each film to say how it was made is in
+A sampler is made from a `Recipe` and answers `sample(prompts, seeds)`: one uint8 film per seed, which depends on its
+own prompt and seed, up to the rounding of sums over a batch. What is kept beside each film to say how it was made is in
 `provenance`.
 """
 

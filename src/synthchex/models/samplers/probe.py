@@ -34,7 +34,7 @@ class Probe:
 
 
 def probe(wanted: Wanted, sampler: Sampler, way: rows.Way) -> Probe:
-    """Make two batches: the first pays for what happens once, the second tells the rate. Halves the batch until it fits."""
+    """Make two batches, halved until they fit: the first pays for what happens once, the second tells the rate."""
     size = way.batch_size
     while True:
         try:
