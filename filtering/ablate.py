@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse_args(argv)
     if options.draws < 1:
         raise ValueError(f"--draws must be at least 1, got {options.draws}")
-    judged = sources.open_images(options.images, missing="count")
+    judged = sources.open_images(options.images, missing="count", whole=True)
     if "drop_reason" not in judged.provenance:
         raise ValueError(f"{options.images} has no column drop_reason; give the output of `synthchex filter`")
     real = sources.open_images(options.real, image_dir=options.image_dir)

@@ -37,6 +37,7 @@ from synthchex.data import (
     sources,
     splits,
     survey,
+    tables,
 )
 
 FOUR = ["image", "filename", "prompt", "labels_dict"]
@@ -446,6 +447,7 @@ def test_a_set_with_dropped_films_is_opened_as_load_dataset_opens_it(tmp_path: P
     opened = sources.open_images(folder)
     assert opened.prompts == load(folder, tmp_path)["prompt"][:]
     assert set(opened.provenance["drop_reason"]) == {None}
+    assert len(sources.open_images(folder, whole=True)) == tables.open_table(folder).count == 23
     assert (images.read(opened.fetch(8)).pixels == pixels(1)).all()
     card = (folder / "README.md").read_text()
     (folder / "README.md").write_text(card.replace("config_name: default", "config_name: other"))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -770,9 +771,13 @@ def judged(tmp_path: Path) -> Path:
 def test_a_set_with_dropped_films_keeps_its_configurations_where_the_gate_empties_a_part(
     judged: Path, real: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[datasets.DatasetCardData | object] = []
-    real_ours = cards.ours
-    monkeypatch.setattr(cards, "ours", lambda *given: sent.append(real_ours(*given)) or sent[-1])
+    sent, real_ours = list[Any](), cards.ours
+
+    def ours(*given: Any) -> Any:
+        sent.append(real_ours(*given))
+        return sent[-1]
+
+    monkeypatch.setattr(cards, "ours", ours)
     assert here(*usual(judged, real, "--dry-run", "--json", "--drop-flagged")) == 0
     said = json.loads(capsys.readouterr().out)
     names = [f"data/train-{group}-00000-of-00001.parquet" for group in ("high", "rejected")]

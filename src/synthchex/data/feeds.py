@@ -73,7 +73,7 @@ def open_feed(
     path = Path(source)
     if path.is_dir() and tables.is_dataset_folder(path) and not columns and is_record(path):
         return from_shards(path)
-    return from_set(sources.open_images(source, columns=columns, image_dir=image_dir, missing="count"))
+    return from_set(sources.open_images(source, columns=columns, image_dir=image_dir, missing="count", whole=True))
 
 
 def from_shards(folder: Path, files: Sequence[Path] | None = None) -> Feed:

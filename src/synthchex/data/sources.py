@@ -116,6 +116,7 @@ def open_images(
     revision: str | None = None,
     side: tables.Side | None = None,
     missing: Missing = "error",
+    whole: bool = False,
 ) -> ImageSet:
     """Open a set of films.
 
@@ -129,6 +130,8 @@ def open_images(
         revision: commit, tag or branch of a Hub dataset.
         side: which set of a comparison this is; tells `path` from `synthetic_filename` in CheXGenBench's tables.
         missing: "error" where a table names a file that is not there, or "count" to leave it to the reader.
+        whole: all shards of a folder, also those that its card keeps out of the default configuration, such as the
+            dropped films of `synthchex build --all`.
 
     Raises:
         ValueError: nothing readable there, no images, unknown or ambiguous columns, files that are not there, ids or
@@ -140,7 +143,7 @@ def open_images(
     if path.is_dir() and not tables.is_dataset_folder(path):
         return _image_folder(path)
     found = _in_table(
-        tables.open_table(source, split=split, revision=revision), path, columns, image_dir, side, missing
+        tables.open_table(source, split=split, revision=revision, whole=whole), path, columns, image_dir, side, missing
     )
     pa.default_memory_pool().release_unused()  # of columns that are Python values now: 300 MB of a million rows
     return found

@@ -61,8 +61,12 @@ class Table:
     arrow: Callable[[str], pyarrow.ChunkedArray | None] = lambda name: None
 
 
-def open_table(source: str | Path, *, split: str = "train", revision: str | None = None) -> Table:
+def open_table(
+    source: str | Path, *, split: str = "train", revision: str | None = None, whole: bool = True
+) -> Table:
     """Open anything with rows and columns: .csv, .tsv, .jsonl, .parquet, shards, a saved dataset, a Hub id.
+
+    Of a folder of shards all rows, or, not `whole`, those of `default_files`.
 
     Raises:
         ValueError: nothing of that name, no table, no such split.
@@ -73,7 +77,7 @@ def open_table(source: str | Path, *, split: str = "train", revision: str | None
     if path.is_dir():
         if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
             return _dataset_table(_from_disk(path, split), str(source))
-        return _parquet_table(str(source), default_files(path))
+        return _parquet_table(str(source), shards.parquet_files(path) if whole else default_files(path))
     if path.is_absolute() or str(source).startswith(".") or path.suffix in SUFFIXES or str(source).count("/") > 1:
         raise ValueError(f"expected a file, folder or Hub dataset id, got {source}, which is not there; check the path")
     from datasets import load_dataset

@@ -183,7 +183,7 @@ def _compare(
         not_planted=comparison.not_planted,
         num_workers=comparison.num_workers,
     )
-    seen = see(sources.open_images(dataset))
+    seen = see(sources.open_images(dataset, whole=True))
     near = copies.nearness(seen, known, num_workers=comparison.num_workers)
     unread = tuple(sorted({*range(rows)} - {*seen.kept.tolist()}))
     findings = [Finding("not-compared", f"films that could not be compared: {len(unread)}", unread)] if unread else []

@@ -28,7 +28,8 @@ def boxes(pixels: np.ndarray, texts: Sequence[Text]) -> np.ndarray:
 def glyphs(pixels: np.ndarray, texts: Sequence[Text]) -> np.ndarray:
     """The strokes in the boxes, dilated by a tenth of their height; bool (H, W).
 
-    Strokes are what stands out from its surroundings, bright or dark, whichever stands out more in that box.
+    Strokes are what stands out from its surroundings: bright or dark as the detector says, or as the box is brighter or
+    darker than what is around it.
     """
     grey = images.to_grey(pixels).astype(np.float32)
     mask = np.zeros(grey.shape, bool)
@@ -45,10 +46,8 @@ def _ink(grey: np.ndarray, text: Text) -> np.ndarray:
     around = grown(text.box, 2 * size, grey.shape)
     crop = grey[around[1] : around[3], around[0] : around[2]]
     inner = (slice(top - around[1], bottom - around[1]), slice(left - around[0], right - around[0]))
-    thin = max(
-        (crop - ndimage.grey_opening(crop, size=size), ndimage.grey_closing(crop, size=size) - crop),
-        key=lambda one: float(np.percentile(one[inner], 90)),
-    )
+    bright = _is_bright(crop, inner) if text.bright is None else text.bright
+    thin = crop - ndimage.grey_opening(crop, size=size) if bright else ndimage.grey_closing(crop, size=size) - crop
     outside = np.ones(crop.shape, bool)
     outside[inner] = False
     # Of the highest contrast nearby, not of the text: a line may run from black air onto a white abdomen.
@@ -59,6 +58,13 @@ def _ink(grey: np.ndarray, text: Text) -> np.ndarray:
         ink, np.ones((3, 3)), iterations=max(margin(text), 1)
     )
     return mask
+
+
+def _is_bright(crop: np.ndarray, inner: tuple[slice, slice]) -> bool:
+    """Whether a text is brighter than what is around its box, by the mean of both."""
+    around = np.ones(crop.shape, bool)
+    around[inner] = False
+    return bool(not around.any() or crop[inner].mean() >= np.median(crop[around]))
 
 
 def margin(text: Text) -> int:

@@ -14,11 +14,13 @@ BORDER = 0.25  # of a film's side: where side markers stand
 
 
 class Text(NamedTuple):
-    """A text: `box` is (left, top, right, bottom) in pixels, right and bottom excluded; `says` None where unread."""
+    """A text: `box` is (left, top, right, bottom) in pixels, right and bottom excluded; `says` is None where unread,
+    `bright`, of the ink against its surroundings, where the detector does not know."""
 
     box: Box
     score: float
     says: str | None = None
+    bright: bool | None = None
 
 
 def is_side_marker(text: Text, shape: tuple[int, int]) -> bool:

@@ -64,7 +64,9 @@ class TopHat:
         """Texts of one film, uint8 (H, W) or (H, W, 3), from top to bottom."""
         grey = images.to_grey(pixels)
         work, scale = working(grey)
-        found = [text for sign in (1, -1) for text in _texts(glyphs(work, sign, scale), scale)]
+        found = [
+            text._replace(bright=sign > 0) for sign in (1, -1) for text in _texts(glyphs(work, sign, scale), scale)
+        ]
         kept = _distinct(found)
         boxes = [clipped([value / scale for value in text.box], grey.shape) for text in kept]
         return sorted((t._replace(box=b) for t, b in zip(kept, boxes, strict=True)), key=lambda t: t.box[1::-1])
