@@ -368,7 +368,9 @@ def started(films: Path, out: Path, form: dict[str, Any], *slow: str) -> subproc
     return subprocess.Popen([sys.executable, "-c", KILLED, str(films), str(out), json.dumps(form), *slow])
 
 
-@pytest.mark.parametrize("form", [{"form": "imagefolder"}, {"form": "webdataset"}, SPLIT], ids=["imagefolder", "webdataset", "splits"])
+@pytest.mark.parametrize(
+    "form", [{"form": "imagefolder"}, {"form": "webdataset"}, SPLIT], ids=["imagefolder", "webdataset", "splits"]
+)
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path: Path, form: dict[str, Any]) -> None:
     films = judged(tmp_path / "films", 120) if form is SPLIT else table(tmp_path / "films", 32)
     form = {**form, "shard_rows": 4, "title": "T"}

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("synthchex.commands.job", "whole job", "prompts to report, from a YAML"),
     "generate": (LAUNCHED["generate"], "stages", "films from a table of prompts"),
     "finetune": (LAUNCHED["finetune"], "stages", "a text-to-image model on films with prompts: LoRA or all weights"),
+    "remove-text": (LAUNCHED["remove-text"], "stages", "films without burned-in text; masks and reasons"),
     "filter": (LAUNCHED["filter"], "stages", "a verdict for every film, with scores and the reason for dropping"),
     "calibrate": (LAUNCHED["calibrate"], "stages", "how far judge and screens can be believed, on planted defects"),
     "ablate": ("filtering/ablate.py", "stages", "whether filtering helps: kept films beside random subsets of as many"),

@@ -13,6 +13,7 @@ from synthchex.options import Parser
 LAUNCHED = {
     "generate": "generation/generate.py",
     "finetune": "generation/finetune_lora.py",
+    "remove-text": "generation/remove_text.py",
     "filter": "filtering/filter.py",
     "calibrate": "filtering/calibrate.py",
     "evaluate": "commands/evaluation.py",

@@ -61,9 +61,7 @@ class Table:
     arrow: Callable[[str], pyarrow.ChunkedArray | None] = lambda name: None
 
 
-def open_table(
-    source: str | Path, *, split: str = "train", revision: str | None = None, whole: bool = True
-) -> Table:
+def open_table(source: str | Path, *, split: str = "train", revision: str | None = None, whole: bool = True) -> Table:
     """Open anything with rows and columns: .csv, .tsv, .jsonl, .parquet, shards, a saved dataset, a Hub id.
 
     Of a folder of shards all rows, or, not `whole`, those of `default_files`.
@@ -88,7 +86,7 @@ def open_table(
 def default_files(folder: Path) -> list[Path]:
     """Shards that `load_dataset` reads where no configuration is named; all of them where no card names any.
 
-    A dataset that `synthchex build --all` wrote has dropped films too, in files that only its configuration `all` names.
+    Of what `synthchex build --all` wrote, that leaves out the dropped films, which only the configuration `all` names.
 
     Raises:
         ValueError: shards are missing, or there are none, or the card's header cannot be read.
@@ -105,7 +103,9 @@ def default_files(folder: Path) -> list[Path]:
     try:
         configs = MetadataConfigs.from_dataset_card_data(DatasetCard(text, ignore_metadata_errors=True).data)
     except (yaml.YAMLError, TypeError) as error:
-        raise ValueError(f"expected a card whose header names configurations, got {error} in {card}; mend it") from error
+        raise ValueError(
+            f"expected a card whose header names configurations, got {error} in {card}; mend it"
+        ) from error
     named = configs.get(configs.get_default_config_name() or "", {}).get("data_files")
     patterns = [pattern for found in sanitize_patterns(named).values() for pattern in found] if named else []
     return [path for path in files if any(path.relative_to(folder).match(pattern) for pattern in patterns)] or files

@@ -1,7 +1,7 @@
 """Screens beside the judge: films that are dropped for what can be measured of them, each with a named reason.
 
 A screen's limits are set by real films: at `false_drops`, the share of real films of new patients that it may drop.
-Only `pixels` has fixed limits. Features come from `models.store`, so every film is decoded once and passes once through
+Only `pixels` has fixed limits, and `text` where no real films are given. Features come from `models.store`, so every film is decoded once and passes once through
 each network, before the judge, who need not look at what is dropped here. Knows sets of films; drops nothing itself.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from synthchex.data.sources import ImageSet
 from synthchex.screens import limits
 from synthchex.screens.limits import Limits
-from synthchex.screens.means import NEEDS, REASONS, Means, Seen, check, see
+from synthchex.screens.means import NEEDS, REASONS, TAKE_REFERENCE, Means, Seen, check, see
 from synthchex.screens.measured import SCREENS, Findings, agreement
 
 __all__ = ["NEEDS", "REASONS", "Means", "Screened", "agreement", "check", "screen"]
@@ -63,7 +63,7 @@ def screen(films: ImageSet, asked: Sequence[str], means: Means) -> Screened:
         ValueError: see `check`; or no film of a side can be read.
     """
     check(asked, means)
-    wanted = any("reference" in NEEDS[name] for name in asked)
+    wanted = any("reference" in NEEDS[name] or name in TAKE_REFERENCE for name in asked)
     fake = see(films, asked, means)
     real = see(means.reference, asked, means) if wanted and means.reference is not None else None
     findings = Findings(fake, real)

@@ -13,10 +13,11 @@ from synthchex.data import records
 from synthchex.data.sources import ImageSet
 from synthchex.gate import signatures
 from synthchex.models import store
-from synthchex.screens import pixels
+from synthchex.screens import pixels, writing
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "pixels": (),
+    "text": (),
     "exposure": ("reference",),
     "blur": ("reference",),
     "noise": ("reference",),
@@ -27,12 +28,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "labels": ("reference", "classifier"),
     "view": ("view_classifier", "views"),
 }
+# Screens that set their limits by real films where there are some, and have a fixed one where there are none.
+TAKE_REFERENCE = frozenset({"text"})
 # In the order in which a film that several screens would drop gets its reason.
 REASONS: dict[str, str] = {
     "constant": "pixels",
     "black": "pixels",
     "white": "pixels",
     "saturated": "pixels",
+    "burned_in_text": "text",
     "exposure": "exposure",
     "blurred": "blur",
     "noisy": "noise",
@@ -116,6 +120,8 @@ def networks(asked: Sequence[str], means: Means) -> dict[str, Any]:
     used: dict[str, Any] = {"measures": pixels.Measures()}
     if {"chest", "duplicate", "copy"} & set(asked):
         used["signatures"] = signatures.Signer()
+    if "text" in asked:
+        used["text"] = writing.Writing()
     if means.encoder is not None and {"chest", "mirrored", "duplicate", "copy"} & set(asked):
         used["encoder"] = means.encoder
     if "mirrored" in asked:

@@ -69,6 +69,15 @@ def _pixels(findings: Findings, means: Means) -> None:
         findings.judge(reason, measure, limit, _measure(findings.fake, measure), real)
 
 
+def _text(findings: Findings, means: Means) -> None:
+    fake = np.asarray(findings.fake.features["text"][:, 0], float)
+    if findings.real is None:
+        findings.judge("burned_in_text", "share of text", Limits(high=0), fake, None)
+        return
+    real = np.asarray(findings.real.features["text"][:, 0], float)
+    findings.judge("burned_in_text", "share of text", limits.above(real, means.false_drops), fake, real)
+
+
 def _exposure(findings: Findings, means: Means) -> None:
     for measure in ("mean", "contrast", "levels"):
         fake, real = _pair(findings, measure)
@@ -201,6 +210,7 @@ def _thumbs(seen: Seen) -> np.ndarray:
 
 SCREENS = {
     "pixels": _pixels,
+    "text": _text,
     "exposure": _exposure,
     "blur": _blur,
     "noise": _noise,

@@ -1,6 +1,6 @@
 """Text that is burned into films: found, segmented, filled from around it, looked for again.
 
-`load_tools` names what may be chosen; `clean` does one film.
+`load_detector`, `load_segmenter` and `load_inpainter` give what may be chosen; `clean` does one film.
 """
 
 from __future__ import annotations
@@ -12,11 +12,27 @@ from synthchex.textmask.clean import Cleaned, Detector, Segment, Tools, clean
 from synthchex.textmask.fill import Fill
 from synthchex.textmask.texts import Text, is_side_marker
 
-__all__ = ["DETECTORS", "INPAINTERS", "SEGMENTERS", "Cleaned", "Text", "Tools", "clean", "is_side_marker"]
+__all__ = [
+    "DETECTORS",
+    "INPAINTERS",
+    "METHOD",
+    "REASONS",
+    "SEGMENTERS",
+    "Cleaned",
+    "Text",
+    "Tools",
+    "clean",
+    "is_side_marker",
+    "load_detector",
+    "load_inpainter",
+    "load_segmenter",
+]
 
 DETECTORS = ("tophat", "ppocr", "tesseract")
 SEGMENTERS = ("glyphs", "boxes", "sam")
 INPAINTERS = ("biharmonic", "diffusion")
+REASONS = ("kept-side-marker", "removed", "text-left")  # why a film has a text, as rows say it
+METHOD = 1  # counts changes of what the weight-free parts give
 SAM_MODEL = "facebook/sam-vit-huge"
 INPAINTING_MODEL = "sd2-community/stable-diffusion-2-inpainting"
 

@@ -67,8 +67,7 @@ def clean(pixels: np.ndarray, tools: Tools, seed: int) -> Cleaned:
         seed: of the inpainter.
     """
     found = tools.detector.detect(pixels)
-    shape = pixels.shape[0], pixels.shape[1]
-    kept = [] if tools.remove_side_markers else [text for text in found if is_side_marker(text, shape)]
+    kept = [] if tools.remove_side_markers else [text for text in found if is_side_marker(text, pixels.shape)]
     removed = [text for text in found if text not in kept]
     if not removed:
         return Cleaned(pixels, None, found, kept, [], "kept-side-marker" if kept else None)

@@ -15,7 +15,6 @@ from scipy.sparse import linalg
 Fill = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 RING = 6  # pixels around a hole whose grain is copied
-SMOOTH = 1.5  # standard deviation of the blur that tells grain from structure, pixels
 PROMPT = "No text, clean background"  # of "This X-Ray Does Not Exist"
 
 
@@ -61,10 +60,13 @@ def _solve(crop: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _grain_level(values: np.ndarray, known: np.ndarray) -> float:
-    """Standard deviation of the grain around a hole, by the median of what a blur takes away; 0 without grain."""
-    weight = ndimage.gaussian_filter(known.astype(float), SMOOTH)
-    smooth = ndimage.gaussian_filter(np.where(known, values, 0), SMOOTH) / np.maximum(weight, 1e-6)
-    return float(1.4826 * np.median(np.abs(values - smooth)[known])) if known.any() else 0.0
+    """Standard deviation of the grain around a hole, by a difference of Laplacians that edges do not excite.
+
+    Source: Immerkaer 1996, by the median in place of the mean.
+    """
+    difference = ndimage.convolve(values, np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]))
+    away = ndimage.binary_erosion(known, np.ones((3, 3)), border_value=1)
+    return float(np.median(np.abs(difference[away]))) / (6 * 0.6745) if away.any() else 0.0
 
 
 class Diffusion:

@@ -53,7 +53,7 @@ def prepare(pixels: np.ndarray) -> np.ndarray:
     scale = min(1.0, LONGEST / max(height, width))
     size = [max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height)]
     picture = Image.fromarray(images.to_rgb(pixels)).resize((size[0], size[1]), Image.Resampling.BILINEAR)
-    values = (np.asarray(picture, np.float32) / 255 - np.float32(MEAN)) / np.float32(SPREAD)
+    values = (np.asarray(picture, np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(SPREAD, np.float32)
     return np.ascontiguousarray(values[:, :, ::-1].transpose(2, 0, 1)[None])
 
 

@@ -23,7 +23,7 @@ class Text(NamedTuple):
     bright: bool | None = None
 
 
-def is_side_marker(text: Text, shape: tuple[int, int]) -> bool:
+def is_side_marker(text: Text, shape: tuple[int, ...]) -> bool:
     """Whether a text is a side marker: one letter, L or R, with its centre in the outer quarter of the film.
 
     A detector that reads nothing (`says` is None) finds no side markers. A marker that stands further in, or one that
@@ -36,13 +36,13 @@ def is_side_marker(text: Text, shape: tuple[int, int]) -> bool:
     return min(across, 1 - across, down, 1 - down) <= BORDER
 
 
-def clipped(box: Sequence[float], shape: tuple[int, int]) -> Box:
+def clipped(box: Sequence[float], shape: tuple[int, ...]) -> Box:
     """A box in whole pixels that lies within the film and has at least one pixel."""
-    height, width = shape
+    height, width = shape[:2]
     left, top = (min(max(int(np.floor(box[i])), 0), end - 1) for i, end in ((0, width), (1, height)))
     return left, top, min(max(int(np.ceil(box[2])), left + 1), width), min(max(int(np.ceil(box[3])), top + 1), height)
 
 
-def grown(box: Box, by: int, shape: tuple[int, int]) -> Box:
+def grown(box: Box, by: int, shape: tuple[int, ...]) -> Box:
     """A box with a margin, within the film."""
     return clipped((box[0] - by, box[1] - by, box[2] + by, box[3] + by), shape)

@@ -36,7 +36,7 @@ PLAIN = "Il1ijtfrJT7Yy4vVxXcC"  # lines and bends, of which ribs, vessels and wi
 
 
 class Glyph(NamedTuple):
-    """A connected piece of strokes: its box in working pixels, likeness to a letter, ink and contrast in grey levels."""
+    """A connected piece of strokes: its box in working pixels, what it reads, ink and contrast in grey levels."""
 
     box: Box
     letter: str
@@ -160,7 +160,7 @@ def _lines(found: Sequence[Glyph]) -> list[list[Glyph]]:
         return []
     linked = np.array([[_follows(one, other) for other in found] for one in found])
     count, group = sparse.csgraph.connected_components(sparse.csr_matrix(linked), directed=False)
-    return [[found[place] for place in np.flatnonzero(group == number)] for number in range(count)]
+    return [[found[int(place)] for place in np.flatnonzero(group == number)] for number in range(count)]
 
 
 def _follows(one: Glyph, other: Glyph) -> bool:
