@@ -22,6 +22,9 @@ from synthchex.options import Parser, run
 SHARD_ROWS = 128
 
 
+OPEN = {records.SOURCE_POLICY: "open"}  # a simulation has no patients
+
+
 def parser() -> Parser:
     """The options of `synthchex phantom`."""
     options = Parser(
@@ -60,7 +63,7 @@ def prompt_rows(count: int, seed: int, labels: Sequence[str] | None) -> list[dic
                 f"expected reports within the labels {labels}, found {len(rows)} of {count}; name more labels"
             )
     return [
-        {"id": f"phantom-{seed}-{index:06d}", "filename": f"phantom-{seed}-{index:06d}.png", **row}
+        {"id": f"phantom-{seed}-{index:06d}", "filename": f"phantom-{seed}-{index:06d}.png", **row, **OPEN}
         for index, row in enumerate(rows[:count])
     ]
 
@@ -74,6 +77,7 @@ def film_rows(span: range, seed: int, size: int) -> list[dict[str, Any]]:
         image = {"bytes": images.to_png(film), "path": f"{name}.png"}
         rows.append(
             {"id": name, "filename": f"{name}.png", "image": image, "prompt": report, "labels_dict": as_labels(states)}
+            | OPEN
         )
     return rows
 

@@ -34,6 +34,8 @@ from synthchex.options import REFUSED, Parser, run
 from synthchex.screens.decisions import Decisions, decide, summary
 from synthchex.trials import card
 
+FAILED = "failed-"  # the generator's own reasons begin so
+
 
 def parser() -> Parser:
     """The options of `synthchex filter`."""
@@ -132,12 +134,15 @@ def judge_rows(
     """Verdict rows of one batch; unreadable films and those that screens drop are rows too."""
     rows, asked, pixels = [], [], []
     for index in span:
-        row = films.row(index) | {"judge": judges.described(judge)}
+        row = films.row(index) | {"judge": judges.described(judge), "image": None}
         rows.append(row)
+        if (row.get("drop_reason") or "").startswith(FAILED):  # of the generator: there is no film to look at
+            row["judge"] = None
+            continue
         try:
             film = images.read(films.fetch(index)).pixels
         except images.UnreadableImage as error:
-            row |= {"image": None, "drop_reason": f"unreadable-{error.reason}"}
+            row["drop_reason"] = f"unreadable-{error.reason}"
             continue
         row["image"] = {"bytes": images.encoded(films.fetch(index)), "path": row["filename"]}
         measured = {} if screened is None else {"screens": screened.measured(index)}
@@ -228,12 +233,7 @@ def refusal(asked: Sequence[judges.JudgeRecipe], options: Any) -> str | None:
     served = [recipe.endpoint() for recipe in asked if recipe.server]
     if not served:
         return None
-    stated = policies.source_policy(options.images) if policies.has_rows(Path(options.images)) else "unknown"
-    if stated == "credentialed" and options.source_policy == "open":
-        raise ValueError(
-            f"{options.images} says that its films are credentialed, got --source-policy open; leave it out"
-        )
-    policy = options.source_policy or stated
+    policy = policies.stated(options.images, options.source_policy)
     refusals = (endpoint.refusal(one, policy, allow_local=options.allow_local_server) for one in served)
     return next((why for why in refusals if why), None)
 
@@ -318,8 +318,8 @@ def judging(options: Any, asked: Sequence[judges.JudgeRecipe], source: str) -> e
 
 def without_class(reason: str) -> str:
     """What to count a row as that has no quality."""
-    if reason in screens.REASONS:
-        return "screened"
+    if reason in screens.REASONS or reason.startswith(FAILED):
+        return "failed" if reason.startswith(FAILED) else "screened"
     return "unreadable" if reason.startswith("unreadable") else "unanswered"
 
 

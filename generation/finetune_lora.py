@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, load, encode once, train from where the folder stands, save, push."""
     options = parser().parse_args(argv)
     recipe, base = read_recipes(options)
-    policy = policy_of(options)
+    policy = policies.stated(options.train_data, options.source_policy)
     if options.push and (why := card.refusal(policy, public=options.public, reason=options.allow_public)):
         print(f"refused: {why}", file=sys.stderr)
         return REFUSED
@@ -128,15 +128,6 @@ def read_recipes(options: argparse.Namespace) -> tuple[Recipe, samplers.Recipe]:
             )
         recipe, base = replace(recipe, lora=recipe.lora or base.lora), replace(base, lora=None)
     return recipe, replace(base, height=recipe.resolution, width=recipe.resolution)
-
-
-def policy_of(options: argparse.Namespace) -> str:
-    """Where the training films may go: what they say themselves, else what the command says, else unknown."""
-    path = Path(options.train_data)
-    own = policies.source_policy(path) if path.exists() and policies.has_rows(path) else "unknown"
-    if own == "credentialed" and options.source_policy == "open":
-        raise ValueError(f"{path} says that its films are credentialed, got --source-policy open; leave it out")
-    return str(options.source_policy or own)
 
 
 def open_films(options: argparse.Namespace, recipe: Recipe) -> tuple[films.Side, films.Side | None]:

@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import synthchex
 from synthchex import engines, processes
 from synthchex.data import external, lint, prompts, recipes, records, shards
+from synthchex.data.importers import policies
 from synthchex.gate import identifiers
 from synthchex.models import samplers
 from synthchex.models.samplers import rows as films
@@ -115,6 +117,11 @@ def add_choice(options: Parser) -> None:
         metavar="LABEL",
         help="no prompts with LABEL, nor uncertain of it",
     )
+    which.add_argument(
+        "--source-policy",
+        choices=policies.POLICIES,
+        help="where the prompts come from; every film keeps it (default: what their rows say, else unknown)",
+    )
     which.add_argument("--limit", type=int, help="the first LIMIT of them only")
     which.add_argument(
         "--balance",
@@ -170,6 +177,7 @@ def choose(options: Any) -> tuple[prompts.Prompts, dict[str, int]]:
         names=options.images is not None,
         empty=options.on_lint == "strip",
     )
+    found = replace(found, policy=policies.stated(options.prompts, options.source_policy))
     total, seen = len(found), lint.look(found.texts, PATTERNS)
     if options.on_lint == "error":
         lint.refuse(seen, found.source)
@@ -192,7 +200,8 @@ def planned(options: Any) -> Job:
         )
     files = external.find(wanted, options.images) if options.images is not None else []
     decides = {
-        name: getattr(options, name) for name in ("seed", "batch_size", "threads", "image_format", "retry_failed")
+        "source_policy": wanted.prompts.policy,
+        **{name: getattr(options, name) for name in ("seed", "batch_size", "threads", "image_format", "retry_failed")},
     }
     source = wanted.fingerprint()
     plan = shards.Plan(

@@ -29,16 +29,9 @@ from synthchex.textmask import sheet
 
 COLUMNS = ("text_mask", "text_boxes", "text_reason", "text_tools")
 DECIDE = (
-    "detector",
-    "detector_model",
-    "segmenter",
-    "segmenter_model",
-    "inpainter",
-    "inpainter_model",
-    "prompt",
-    "steps",
+    *("detector", "detector_model", "segmenter", "segmenter_model", "inpainter", "inpainter_model"),
+    *("prompt", "steps", "seed", "threads", "remove_side_markers"),
 )
-DECIDE += ("seed", "threads", "remove_side_markers")
 
 
 def parser() -> Parser:

@@ -206,3 +206,30 @@ def test_a_calibration_that_is_not_there_is_refused_first(
     done = inside(*screened[1], "--calibration", tmp_path, "--out", tmp_path / "judged")
     assert done.returncode == 2
     assert "expected calibration.json in" in done.stderr
+
+
+def test_films_keep_the_policy_of_their_prompts_and_what_the_generator_said(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from synthchex import cli
+    from synthchex.data.importers import policies
+
+    table = pa.table({"id": ["a", "b"], "prompt": ["edema", "normal"], "source_policy": ["credentialed"] * 2})
+    pq.write_table(table, tmp_path / "prompts.parquet")
+    words = ["generate", "--prompts", str(tmp_path / "prompts.parquet"), "--recipe", "noise", "--quiet"]
+    assert cli.main([*words, "--out", str(tmp_path / "films")]) == 0
+    assert policies.source_policy(tmp_path / "films") == "credentialed"
+    assert cli.main([*words, "--out", str(tmp_path / "no"), "--source-policy", "open"]) == 2
+    rows = pq.read_table(shards.parquet_files(tmp_path / "films")[0])
+    failed = rows.set_column(rows.column_names.index("drop_reason"), "drop_reason", pa.array([None, "failed-nan"]))
+    pq.write_table(failed, tmp_path / "films.parquet")
+    judged = ["filter", "--images", str(tmp_path / "films.parquet"), "--judge", "fixed", "--quiet"]
+    assert cli.main([*judged, "--out", str(tmp_path / "judged")]) == 0
+    assert policies.source_policy(tmp_path / "judged") == "credentialed"
+    done = shards.Rows(shards.parquet_files(tmp_path / "judged"))
+    assert done.column("drop_reason") == [None, "failed-nan"]
+    assert done.column("quality") == ["High Quality", None]
+    words = ["build", "--images", str(tmp_path / "judged"), "--out", str(tmp_path / "set"), "--quiet"]
+    assert cli.main(words) == 0
+    assert policies.source_policy(tmp_path / "set") == "credentialed"

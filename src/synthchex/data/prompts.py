@@ -26,7 +26,8 @@ CHUNK = 10_000
 @dataclass(frozen=True)
 class Prompts:
     """Prompts in a fixed order. `labels` is float32 (N, 14) as in `ImageSet`; `names` are those of films that are there
-    already, where the table has them and they were asked for; `numbered`: ids are row numbers.
+    already, where the table has them and they were asked for; `numbered`: ids are row numbers. `policy` says where they
+    come from: open, credentialed or unknown.
     """
 
     source: str
@@ -35,6 +36,7 @@ class Prompts:
     labels: np.ndarray | None = None
     names: Sequence[str] | None = None
     numbered: bool = False
+    policy: str = "unknown"
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -84,6 +86,7 @@ class Wanted:
             "prompt": self.prompts.texts[pick],
             "seed": records.row_seed(self.seed, prompt_id, repeat),
             "labels_dict": records.labels_dict(states),
+            records.SOURCE_POLICY: self.prompts.policy,
         }
 
     @property

@@ -50,6 +50,7 @@ PROVENANCE_COLUMNS: dict[str, str] = {
     "dtype": "string",
     "versions": "string",
 }
+SOURCE_POLICY = "source_policy"
 VERDICT_COLUMNS: dict[str, str] = {
     "quality": "string",
     "quality_scores": "string",
@@ -62,7 +63,8 @@ def features(*, provenance: bool = True, verdict: bool = False) -> Features:
     """`datasets.Features` of a record.
 
     Args:
-        provenance: add `id`, `seed`, `model` and the other columns that say how a film was made.
+        provenance: add `id`, `seed`, `model` and the other columns that say how a film was made, and `source_policy`,
+            where its prompt comes from: open, credentialed or unknown.
         verdict: add `quality`, `quality_scores` (JSON text), `judge` and `drop_reason` (slug, None when kept).
     """
     from datasets import Features, Image, Value
@@ -72,6 +74,7 @@ def features(*, provenance: bool = True, verdict: bool = False) -> Features:
     types["labels_dict"] = {label: Value("int8") for label in LABELS}
     if provenance:
         types |= {name: Value(kind) for name, kind in PROVENANCE_COLUMNS.items()}
+        types[SOURCE_POLICY] = Value("string")
     if verdict:
         types |= {name: Value(kind) for name, kind in VERDICT_COLUMNS.items()}
     return Features(types)

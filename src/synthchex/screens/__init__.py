@@ -1,8 +1,9 @@
 """Screens beside the judge: films that are dropped for what can be measured of them, each with a named reason.
 
 A screen's limits are set by real films: at `false_drops`, the share of real films of new patients that it may drop.
-Only `pixels` has fixed limits, and `text` where no real films are given. Features come from `models.store`, so every film is decoded once and passes once through
-each network, before the judge, who need not look at what is dropped here. Knows sets of films; drops nothing itself.
+Only `pixels` has fixed limits, and `text` where no real films are given. Features come from `models.store`, so every
+film is decoded once and passes once through each network, before the judge, who need not look at what is dropped here.
+Knows sets of films; drops nothing itself.
 """
 
 from __future__ import annotations

@@ -31,6 +31,19 @@ def source_policy(source: str | Path) -> str:
     return next((policy for policy in POLICIES if policy in found), "unknown")
 
 
+def stated(source: str | Path, given: str | None) -> str:
+    """The policy that was given, or that the rows of a source say; "unknown" where neither says.
+
+    Raises:
+        ValueError: rows are credentialed and something looser was given.
+    """
+    path = Path(source)
+    own = source_policy(path) if path.exists() and has_rows(path) else "unknown"
+    if own == "credentialed" and given not in (None, own):
+        raise ValueError(f"{source} says that its films are credentialed, got --source-policy {given}; leave it out")
+    return given or own
+
+
 def has_rows(source: Path) -> bool:
     """Whether `source_policy` can be asked of it."""
     return source.suffix == ".parquet" or any(
