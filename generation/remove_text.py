@@ -125,7 +125,8 @@ def decides(options: Any) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Plan, claim shards until none is left, count the reasons."""
     options = parser().parse_args(argv)
-    if min(options.batch_size, options.threads, options.contact_films) < 1 or (options.steps or 1) < 1:
+    steps = 1 if options.steps is None else options.steps
+    if min(options.batch_size, options.threads, options.contact_films, steps) < 1:
         raise ValueError("--batch-size, --threads, --steps and --contact-films must be at least 1")
     films = sources.open_images(options.images, missing="count")
     plan = shards.Plan("remove-text", films.fingerprint(), len(films), options.batch_size, decides(options))

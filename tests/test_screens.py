@@ -240,6 +240,27 @@ def test_films_that_show_nothing_need_no_reference() -> None:
     assert found.limits["mean"] == (8, 247)
 
 
+def test_films_with_text_are_dropped_and_side_markers_are_not() -> None:
+    marked, plain = phantom.make(12, size=128, seed=3, markers=True), phantom.make(12, size=128, seed=3).images
+    noted = [len(boxes) == 2 for boxes in marked.boxes]
+    found = screens.screen(as_set([*marked.images, *plain]), ["text"], screens.Means())
+    assert found.found["burned_in_text"].tolist() == [*noted, *[False] * 12]
+    assert found.reasons[noted.index(True)] == "burned_in_text"
+    assert found.limits["share of text"] == (-np.inf, 0)
+    assert found.real_films == 0
+
+
+def test_real_films_that_carry_text_set_the_limit_of_text() -> None:
+    marked = phantom.make(24, size=128, seed=3, markers=True)
+    real = as_set(list(marked.images[:12]))
+    found = screens.screen(as_set(list(marked.images[12:])), ["text"], screens.Means(reference=real))
+    limit = found.limits["share of text"].high
+    assert limit > 0
+    assert found.found["burned_in_text"].tolist() == (found.values["share of text"] > limit).tolist()
+    assert found.real_dropped["burned_in_text"] == 0
+    assert found.real_films == 12
+
+
 def test_unreadable_films_get_no_reason_here() -> None:
     films = as_set([np.zeros((8, 8), np.uint8), b"not a film"])  # type: ignore[list-item]
     found = screens.screen(films, ["pixels"], screens.Means())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
 
 from synthchex import phantom, textmask
 from synthchex.textmask import fill, letters, masks, ppocr, tesseract, texts, tophat
@@ -220,7 +225,7 @@ def test_sam_of_the_real_class_is_asked_by_boxes(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     small = {"hidden_size": 32, "num_attention_heads": 2}
-    vision = SamVisionConfig(**small, output_channels=32, num_hidden_layers=1, image_size=64, patch_size=16,
+    vision = SamVisionConfig(**small, output_channels=32, num_pos_feats=16, num_hidden_layers=1, image_size=64, patch_size=16,
                              mlp_dim=32, global_attn_indexes=[0], window_size=2)  # fmt: skip
     prompts = SamPromptEncoderConfig(hidden_size=32, image_size=64, patch_size=16, mask_input_channels=4)
     decoder = SamMaskDecoderConfig(**small, mlp_dim=32, num_hidden_layers=1, iou_head_hidden_dim=32)
@@ -270,18 +275,34 @@ def test_a_pixel_that_changed_outside_the_mask_is_an_error() -> None:
         fill._checked(film, film + np.uint8(1), mask)
 
 
-def test_an_inpainting_pipeline_changes_only_the_mask(tmp_path: Path) -> None:
-    tiny.stable_diffusion(tmp_path)
-    inpaint = textmask.load_inpainter("diffusion", str(tmp_path), steps=2, device="cpu")
-    inpaint.size = 32  # type: ignore[attr-defined]
+def inpainting_pipeline(folder: Path) -> Path:
+    """A pipeline of the class of Stable Diffusion 2 inpainting, whose UNet has 9 channels: latents, mask, film."""
+    from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
+
+    plain = StableDiffusionPipeline.from_pretrained(tiny.stable_diffusion(folder))
+    unet = UNet2DConditionModel.from_config({**plain.unet.config, "in_channels": 9})
+    parts = {**plain.components, "unet": unet}
+    StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False).save_pretrained(folder / "inpainting")
+    return folder / "inpainting"
+
+
+@pytest.mark.parametrize("make", [tiny.stable_diffusion, inpainting_pipeline])
+def test_an_inpainting_pipeline_changes_only_the_mask(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    inpaint = fill.Diffusion(str(make(tmp_path / "model")), steps=2, size=32, device="cpu")
     film = phantom.make(1, size=64, markers=True).images[0]
     mask = np.zeros(film.shape, bool)
     mask[4:16, 4:16] = True
-    one, again = inpaint(film, mask, 5), inpaint(film, mask, 5)
-    np.testing.assert_array_equal(one, again)
+    one = inpaint(film, mask, 5)
+    np.testing.assert_array_equal(one, inpaint(film, mask, 5))
     np.testing.assert_array_equal(one[~mask], film[~mask])
     assert (one[mask] != film[mask]).mean() > 0.5
     assert not np.array_equal(one, inpaint(film, mask, 6))
+
+
+def test_prompt_and_steps_of_the_published_pipeline_are_defaults(tmp_path: Path) -> None:
+    loaded = textmask.load_inpainter("diffusion", str(tiny.stable_diffusion(tmp_path / "model")), device="cpu")
+    assert isinstance(loaded, fill.Diffusion)
+    assert loaded.call == {"prompt": "No text, clean background", "num_inference_steps": 50, "guidance_scale": 7.5}
 
 
 @pytest.mark.parametrize("load", [textmask.load_detector, textmask.load_segmenter, textmask.load_inpainter])

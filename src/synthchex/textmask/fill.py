@@ -94,7 +94,7 @@ class Diffusion:
         device = pick_device(device)
         with loading(model):
             pipeline = AutoPipelineForInpainting.from_pretrained(
-                model, torch_dtype=torch.float16 if device.startswith("cuda") else torch.float32
+                model, dtype=torch.float16 if device.startswith("cuda") else torch.float32
             )
         self.pipeline: Any = pipeline.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
