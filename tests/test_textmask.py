@@ -225,8 +225,17 @@ def test_sam_of_the_real_class_is_asked_by_boxes(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     small = {"hidden_size": 32, "num_attention_heads": 2}
-    vision = SamVisionConfig(**small, output_channels=32, num_pos_feats=16, num_hidden_layers=1, image_size=64, patch_size=16,
-                             mlp_dim=32, global_attn_indexes=[0], window_size=2)  # fmt: skip
+    vision = SamVisionConfig(
+        **small,
+        output_channels=32,
+        num_pos_feats=16,
+        num_hidden_layers=1,
+        image_size=64,
+        patch_size=16,
+        mlp_dim=32,
+        global_attn_indexes=[0],
+        window_size=2,
+    )
     prompts = SamPromptEncoderConfig(hidden_size=32, image_size=64, patch_size=16, mask_input_channels=4)
     decoder = SamMaskDecoderConfig(**small, mlp_dim=32, num_hidden_layers=1, iou_head_hidden_dim=32)
     config = SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)

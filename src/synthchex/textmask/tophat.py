@@ -32,6 +32,7 @@ CLEAR, ALONE = 0.80, 0.88  # of a sure one, of one by itself
 COARSE = 5.0  # scale from which letters have so few pixels that they are less alike ...
 LENIENT = 0.1  # ... by this much
 THIN = 0.42  # width over height of I, l, 1 and of all scratches
+SAME_INK = 6.0  # grey levels; such letters are of one text on any background
 PLAIN = "Il1ijtfrJT7Yy4vVxXcC"  # lines and bends, of which ribs, vessels and wires have many
 
 
@@ -168,13 +169,13 @@ def _follows(one: Glyph, other: Glyph) -> bool:
     low, high = sorted((one.height, other.height))
     overlap = min(one.box[3], other.box[3]) - max(one.box[1], other.box[1])
     gap = max(one.box[0], other.box[0]) - min(one.box[2], other.box[2])
-    weak = min(one.contrast, other.contrast)
+    weak, apart = min(one.contrast, other.contrast), abs(one.ink - other.ink)
     return (
         high <= 2 * low
         and overlap >= 0.7 * low
         and gap <= 0.7 * high
-        and max(one.contrast, other.contrast) <= 2.5 * weak
-        and abs(one.ink - other.ink) <= max(20.0, 0.4 * weak)
+        and (apart <= SAME_INK or max(one.contrast, other.contrast) <= 2.5 * weak)
+        and apart <= max(20.0, 0.4 * weak)
     )
 
 
