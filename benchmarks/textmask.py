@@ -59,7 +59,7 @@ def main() -> None:
 def measure(size: int, count: int, seed: int) -> Measured:
     """Text removal, side markers too, from `count` phantoms of one size."""
     plain = drawn(size, count, seed)
-    marked = [markers.burn(film, np.random.default_rng((seed, row))) for row, film in enumerate(plain)]
+    marked = [markers.burn(film, np.random.default_rng((seed, row, 2))) for row, film in enumerate(plain)]
     tools = textmask.Tools(tophat.TopHat(), masks.glyphs, fill.biharmonic, remove_side_markers=True)
     tools.detector.detect(plain[0])  # letters are drawn once
     hits, right, false, changed = [], [], [], 0

@@ -73,7 +73,7 @@ def parser() -> Parser:
     how.add_argument("--batch-size", type=int, default=32, help="films per file; what a kill can cost (default 32)")
     how.add_argument("--device", help="cpu, cuda, … (default: this process's GPU, else the CPU)")
     how.add_argument("--threads", type=int, default=1, help="CPU threads per process; part of the result (default 1)")
-    how.add_argument("--contact-sheet", type=Path, help="PNG to write: the first films with text, before and after")
+    how.add_argument("--contact-sheet", type=Path, help="PNG to write: films with text, before and after")
     how.add_argument("--contact-films", type=int, default=24, help="films on the contact sheet (default 24)")
     options.add_common()
     return options
@@ -160,9 +160,10 @@ def report(out: Path, *, as_json: bool, quiet: bool) -> None:
 
 
 def draw(films: sources.ImageSet, out: Path, path: Path, count: int) -> None:
-    """The contact sheet of the first `count` films with text."""
+    """The contact sheet of `count` films with text: those with text left first, those that only kept a marker last."""
     rows = shards.Rows(shards.parquet_files(out))
-    shown = [row for row, reason in enumerate(rows.column("text_reason")) if reason in textmask.REASONS][:count]
+    reasons = rows.column("text_reason")
+    shown = [row for why in textmask.REASONS for row, reason in enumerate(reasons) if reason == why][:count]
     if not shown:
         print("no film has text; no contact sheet is written", file=sys.stderr)
         return

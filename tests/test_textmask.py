@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
 from synthchex import phantom, textmask
-from synthchex.textmask import fill, letters, masks, ppocr, tesseract, texts, tophat
+from synthchex.textmask import fill, letters, lines, masks, ppocr, tesseract, texts, tophat
 from synthchex.textmask.texts import Text
 
-COUNT = {64: 60, 256: 20}
+COUNT = {64: 60, 256: 16}
 
 
 def centre_in(inner: texts.Box, outer: texts.Box) -> bool:
@@ -53,7 +53,7 @@ def test_a_drawn_letter_is_read(letter: str) -> None:
 def test_grain_is_no_letter() -> None:
     rng = np.random.default_rng(0)
     read = letters.read([rng.random((30, 20), np.float32) for _ in range(50)])
-    assert max(score for _, score in read) < tophat.CLEAR
+    assert max(score for _, score in read) < lines.CLEAR
 
 
 # The weight-free detector --------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_nearly_all_that_is_found_is_text(films: tuple[phantom.Phantoms, np.ndar
 
 def test_films_without_text_have_none(films: tuple[phantom.Phantoms, np.ndarray, list[list[Text]]]) -> None:
     _, plain, _ = films
-    assert np.mean([bool(tophat.TopHat().detect(film)) for film in plain]) <= 0.1
+    assert np.mean([bool(tophat.TopHat().detect(film)) for film in plain[:20]]) <= 0.1
 
 
 def test_black_text_and_colour_films_are_read_too() -> None:
@@ -333,7 +333,7 @@ def test_masked_regions_are_nearer_to_the_film_without_text(
 ) -> None:
     marked, plain, _ = films
     before, after = 0.0, 0.0
-    for film, truth in zip(marked.images[:20], plain, strict=False):
+    for film, truth in zip(marked.images[:10], plain, strict=False):
         done = textmask.clean(film, tools(remove_side_markers=True), 0)
         if done.mask is None:
             continue

@@ -14,7 +14,7 @@ from scipy.sparse import linalg
 
 Fill = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
-RING = 6  # pixels around a hole whose grain is copied
+RING = 3  # pixels around a hole that it is filled from; the equation reaches two
 PROMPT = "No text, clean background"  # of "This X-Ray Does Not Exist"
 
 

@@ -31,7 +31,12 @@ def is_side_marker(text: Text, shape: tuple[int, ...]) -> bool:
     """
     if text.says is None or text.says.strip().upper() not in SIDES:
         return False
-    left, top, right, bottom = text.box
+    return near_border(text.box, shape)
+
+
+def near_border(box: Box, shape: tuple[int, ...]) -> bool:
+    """Whether the centre of a box lies in the outer quarter of the film."""
+    left, top, right, bottom = box
     across, down = (left + right) / 2 / shape[1], (top + bottom) / 2 / shape[0]
     return min(across, 1 - across, down, 1 - down) <= BORDER
 
