@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import runpy
 import stat
@@ -794,3 +795,24 @@ def test_a_set_with_dropped_films_keeps_its_configurations_where_the_gate_emptie
     for config, count in (("default", 2), ("high_quality", 2), ("all", 4)):
         rows = datasets.load_dataset(str(folder), config, split="train", cache_dir=str(folder / "cache"))
         assert len(rows) == count
+
+
+def test_shards_that_workers_elsewhere_make_are_those_that_staging_makes(made: Path, tmp_path: Path) -> None:
+    terms, asked = Terms("unknown", "withhold"), list[int]()
+
+    def workers(
+        numbers: Sequence[int], make: Callable[[], Callable[[int], None]]
+    ) -> Iterator[int]:  # in another order, and one of them twice
+        piece = pickle.loads(pickle.dumps(make))()
+        for number in [*reversed(numbers), numbers[0]]:
+            asked.append(number)
+            piece(number)
+            yield number
+
+    first = staging.stage(made, tmp_path / "work", terms, [3], quiet=True)
+    bytes_of = {name: path.read_bytes() for name, path in first.files.items()}
+    for path in list(first.files.values())[:2]:
+        path.unlink()
+    again = staging.stage(made, tmp_path / "work", terms, [3], quiet=True, by_ray=workers)
+    assert asked == [1, 0, 0]
+    assert {name: path.read_bytes() for name, path in again.files.items()} == bytes_of

@@ -356,3 +356,43 @@ def test_a_shard_that_kills_every_worker_ends_the_run(tmp_path: Path) -> None:
     assert died.startswith("die Ray ended the run, as where a worker died more than 3 times: The actor died")
     assert worked == "work done"
     assert shards.Rows(shards.parquet_files(tmp_path / "out")).column("id") == list(range(160))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_evaluation_and_publishing_give_what_the_ordinary_engine_gives(synthchex: Run, tmp_path: Path) -> None:
+    for name, seed, count in (("real", 1, 600), ("synthetic", 2, 540)):
+        assert synthchex("phantom", "--count", count, "--seed", seed, "--out", tmp_path / name).returncode == 0
+    sides = ["--real", tmp_path / "real", "--synthetic", tmp_path / "synthetic", "--encoder", "phantom"]
+    words = ["evaluate", *sides, "--metrics", "fid", "kid", "--permutations", 19, "--draws", 2, "--json"]
+    found = {}
+    for way, more in (("ordinary", ()), ("ray", ("--engine", "ray", "--num-processes", 2))):
+        done = synthchex(*words, *more, "--out", tmp_path / way)
+        assert done.returncode == 0, done.stderr
+        found[way] = json.loads((tmp_path / way / "results.json").read_text())
+        spans = list((tmp_path / way / "features").glob("shared/*/*.done"))
+        assert len(spans) == (4 if way == "ray" else 0), "600 and 540 films are two spans each"
+    assert found["ray"]["overall"] == found["ordinary"]["overall"]
+    assert synthchex("build", "--images", tmp_path / "synthetic", "--out", tmp_path / "set").returncode == 0
+    publish = [
+        "publish",
+        tmp_path / "set",
+        "--repo",
+        "org/set",
+        "--real",
+        tmp_path / "real",
+        "--dry-run",
+        "--json",
+        "--copies",
+        5,
+    ]
+    publish += ["--source-policy", "open", "--encoder", "phantom", "--allow-findings", "a test of the staging"]
+    staged = {}
+    for way, more in (("first", ()), ("second", ("--engine", "ray", "--num-processes", 2))):
+        work = tmp_path / "work"
+        done = synthchex(*publish, *more, "--work-dir", work)
+        assert done.returncode == 0, done.stderr
+        staged[way] = stage_bytes(work)
+        for path in (work / "data").glob("*.parquet"):
+            path.unlink()
+    assert staged["second"] == staged["first"] != {}

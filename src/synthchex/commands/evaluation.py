@@ -6,17 +6,18 @@ import datetime
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from synthchex import processes
+from synthchex import engines, processes
 from synthchex.commands import push_results
 from synthchex.data import shards, sources
 from synthchex.data.importers import policies
 from synthchex.models import classifiers, encoders, store
-from synthchex.options import Parser, run
+from synthchex.options import Parser, Progress, run
 from synthchex.scores import Networks, Request, Scored, chexgenbench, load_networks, samples, score
 from synthchex.scores.request import METRICS, PROTOCOLS
 
@@ -104,6 +105,7 @@ def _add_measures(options: Parser) -> None:
     how.add_argument("--batch-size", type=int, default=Request.batch_size, help="films per forward pass")
     how.add_argument("--num-workers", type=int, default=Request.num_workers, help="threads that read films")
     how.add_argument("--device", help="cpu, cuda, …")
+    engines.add_options(how)
     how.add_argument("--title", default="Synthetic against real", help="title of the report")
     how.add_argument("--extra-info", default="", help="name of the model in the CSV files of --protocol chexgenbench")
     how.add_argument("--push-results", metavar="MODEL", help="Hub id of the model whose page shows the scores")
@@ -125,13 +127,16 @@ def _add_labels(options: Parser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Open both sets, encode them with the other processes, score them, write results and report, print the table."""
     options = parser().parse_args(argv)
+    engines.check(options)
     request = requested(options)
     if options.push_results and not options.benchmark:
         raise ValueError("--push-results needs --benchmark, the dataset id that the scores belong to")
     real, synthetic, joined = open_sets(options)
     networks = load_networks(request)
     kept = options.feature_store or options.out / "features"
-    if not _encode_together((real, synthetic), networks, request, kept):
+    if options.engine == "ray":
+        encode_by_ray(options, (real, synthetic), networks, request, kept)
+    elif not _encode_together((real, synthetic), networks, request, kept):
         return
     results, report = write(
         real,
@@ -215,6 +220,41 @@ def _encode_together(
     for images in sets:
         store.share(images, networks.all, kept, batch_size=request.batch_size, num_workers=request.num_workers)
     return process.is_main
+
+
+def encode_by_ray(
+    options: Any, sets: tuple[sources.ImageSet, sources.ImageSet], networks: Networks, request: Request, kept: Path
+) -> None:
+    """Encode both sets in Ray's workers; the films that the store knows as a whole are left alone."""
+    done = [path for images in sets for path in _shares(images, networks, request, kept)[0]]
+    left = [number for number, path in enumerate(done) if not path.exists()]
+    make = partial(_span_maker, options, kept.absolute())
+    with Progress("encode", len(done), done=len(done) - len(left), unit="spans", quiet=options.quiet) as progress:
+        found = engines.finished(left, make, workers=options.num_processes, device=options.device)
+        for count, _ in enumerate(found, len(done) - len(left) + 1):
+            progress.advance(count)
+
+
+def _span_maker(options: Any, kept: Path) -> Callable[[int], None]:
+    """What encodes one span, real ones first, unless it is there or until another process has made it."""
+    request = requested(options)
+    real, synthetic, _ = open_sets(options)
+    networks = load_networks(request)
+    shares = [_shares(images, networks, request, kept) for images in (real, synthetic)]
+    done = [path for paths, _ in shares for path in paths]
+    first = len(shares[0][0])
+
+    def make(number: int) -> None:
+        for place in shards.claim_paths({number: done[number]}):
+            shares[place >= first][1](place - first if place >= first else place)
+
+    return make
+
+
+def _shares(
+    images: sources.ImageSet, networks: Networks, request: Request, kept: Path
+) -> tuple[list[Path], Callable[[int], None]]:
+    return store.sharing(images, networks.all, kept, batch_size=request.batch_size, num_workers=request.num_workers)
 
 
 def write(

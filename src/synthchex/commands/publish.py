@@ -13,11 +13,12 @@ import datetime
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import synthchex
-from synthchex import gate
+from synthchex import engines, gate
 from synthchex.commands import cards, staging, uploads
 from synthchex.commands.push_metrics import check_access
 from synthchex.data import datacard, shards, sources, survey, tables
@@ -108,12 +109,14 @@ def _add_push(options: Parser) -> None:
     push.add_argument(
         "--work-dir", type=Path, help="private folder for names, features, shards (default DATASET.publish)"
     )
+    engines.add_options(push)
     push.add_argument("--dry-run", action="store_true", help="list every file and its size; nothing is sent")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look, decide, make ready, push."""
     options = parser().parse_args(argv)
+    engines.check(options)
     check_options(options)
     terms = gate.Terms(source_policy(options), options.prompts)
     if not options.dry_run:
@@ -132,7 +135,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.json:
             print(json.dumps({"refused": [finding.what for finding in report.findings], "rows": report.flagged}))
         return REFUSED
-    staged = staging.stage(options.dataset, work, terms, dropped, quiet=options.quiet, num_workers=options.num_workers)
+    by_ray = partial(engines.finished, workers=options.num_processes, device="cpu")
+    staged = staging.stage(
+        options.dataset,
+        work,
+        terms,
+        dropped,
+        quiet=options.quiet,
+        num_workers=options.num_workers,
+        by_ray=by_ray if options.engine == "ray" else None,
+    )
     reason = " ".join(options.allow_findings.split()) if refused(report, dropped) else None
     section = gate.card_section(report, dropped=len(dropped), reason=reason)
     card = cards.ours(local_card(options.dataset), section, options.repo, list(staged.files), staged.features)

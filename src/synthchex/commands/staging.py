@@ -18,12 +18,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthchex.ahead import in_order
 from synthchex.data import parquet, records, shards
@@ -38,6 +39,8 @@ VERSION = 2  # of what a staged shard is, so that older ones are made anew
 SECRET, NAMES, STATE = "secret", "names.csv", "staged.json"
 HELD = 2**27  # bytes of films in memory at once
 
+ByRay = Callable[[Sequence[int], Callable[[], Callable[[int], None]]], Iterable[int]]
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -48,8 +51,26 @@ class Staged:
     features: Features
 
 
+class Ready(NamedTuple):
+    """All that a staged shard is made from: its rows, numbered over all files, by shard, and what a row leaves as."""
+
+    staged: Staged
+    rows: Sequence[Sequence[int]]
+    film: Callable[[int], dict[str, Any]]
+    mixed: bool
+    locks: Path
+    num_workers: int
+
+
 def stage(
-    dataset: Path, folder: Path, terms: Terms, dropped: Sequence[int], *, quiet: bool, num_workers: int = 0
+    dataset: Path,
+    folder: Path,
+    terms: Terms,
+    dropped: Sequence[int],
+    *,
+    quiet: bool,
+    num_workers: int = 0,
+    by_ray: ByRay | None = None,
 ) -> Staged:
     """Write the shards that may leave.
 
@@ -61,11 +82,37 @@ def stage(
         dropped: rows that stay behind, numbered over the files.
         quiet: no progress on stderr.
         num_workers: threads that clean films.
+        by_ray: makes the shards of some numbers elsewhere; see `engines.finished`. None makes them here.
 
     Raises:
         ValueError: no row is left.
         PermissionError: the folder cannot be written, or was not made by this.
     """
+    ready = prepare(dataset, folder, terms, dropped, num_workers)
+    sizes = [len(kept) for kept in ready.rows]
+    paths = list(ready.staged.files.values())
+    make = partial(maker, dataset.absolute(), folder.absolute(), terms, dropped, num_workers)
+    left = [number for number, path in enumerate(paths) if not path.exists()]
+    numbers = by_ray(left, make) if by_ray else _made(ready)
+    with Progress("stage", sum(sizes), quiet=quiet, unit="films") as progress:
+        for _ in numbers:
+            progress.advance(sum(size for size, path in zip(sizes, paths, strict=True) if path.exists()))
+    return ready.staged
+
+
+def maker(dataset: Path, folder: Path, terms: Terms, dropped: Sequence[int], num_workers: int) -> Callable[[int], None]:
+    """What makes the staged shard of a number, unless it is there or until another process has made it."""
+    ready = prepare(dataset, folder, terms, dropped, num_workers)
+
+    def make(number: int) -> None:
+        for _ in _made(ready, among=(number,)):
+            pass
+
+    return make
+
+
+def prepare(dataset: Path, folder: Path, terms: Terms, dropped: Sequence[int], num_workers: int) -> Ready:
+    """All but the shards: key, names, types, and which rows go where; what was staged from the same is kept."""
     import pyarrow.parquet as pq
     from datasets import Features
 
@@ -80,18 +127,35 @@ def stage(
     state += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sources]
     locks = _begin(folder, records.fingerprint(state))
     _write(folder / NAMES, _csv(opaque, rows))
-    staged = {path.relative_to(dataset).as_posix(): kept for path, kept in _kept(sources, left) if kept}
-    targets = {name: folder / name for name in staged}
-    with Progress("stage", len(rows) - len(left), quiet=quiet, unit="films") as progress:
-        for number in shards.claim_paths(list(targets.values()), locks):
-            name = list(staged)[number]
-            released = _released(rows, staged[name], opaque, terms, num_workers)
-            tables = _tables(_mixed(released, mix=terms.policy != "open"), allowed)
-            for leftover in targets[name].parent.glob(f".{targets[name].name}.*.tmp"):
-                leftover.unlink()
-            parquet.write_tables(targets[name], tables, allowed.arrow_schema)
-            progress.advance(sum(len(staged[name]) for name, path in targets.items() if path.exists()))
-    return Staged(targets, len(rows) - len(left), allowed)
+    places = {path.relative_to(dataset).as_posix(): kept for path, kept in _kept(sources, left) if kept}
+    staged = Staged({name: folder / name for name in places}, len(rows) - len(left), allowed)
+
+    def film(row: int) -> dict[str, Any]:
+        released = release(rows[row], opaque[row], terms)
+        # A film that cannot be read cannot be cleaned, so it stays here whatever was allowed.
+        return released.row if released.lost is None else {**released.row, "image": None}
+
+    return Ready(staged, list(places.values()), film, terms.policy != "open", locks, num_workers)
+
+
+def _made(ready: Ready, among: Sequence[int] | None = None) -> Iterator[int]:
+    """Make the shards that are not there, of all or `among` some; the number of each as it is made."""
+    allowed, paths = ready.staged.features, list(ready.staged.files.values())
+    for number in shards.claim_paths(
+        {n: paths[n] for n in (range(len(paths)) if among is None else among)}, ready.locks
+    ):
+        kept = ready.rows[number]
+        released = in_order(
+            lambda place, kept=kept: ready.film(kept[place]),  # type: ignore[misc]
+            len(kept),
+            num_workers=ready.num_workers,
+            ahead=4 * ready.num_workers,
+        )
+        for leftover in paths[number].parent.glob(f".{paths[number].name}.*.tmp"):
+            leftover.unlink()
+        tables = _tables(_mixed(released, mix=ready.mixed), allowed)
+        parquet.write_tables(paths[number], tables, allowed.arrow_schema)
+        yield number
 
 
 def _kept(sources: Sequence[Path], left: set[int]) -> Iterator[tuple[Path, list[int]]]:
@@ -149,19 +213,6 @@ def _begin(folder: Path, state: str) -> Path:
             (folder / "data").mkdir(mode=0o700)
             shards.write_whole(path, json.dumps(state).encode())
     return locks
-
-
-def _released(
-    rows: shards.Rows, kept: Sequence[int], opaque: Sequence[str], terms: Terms, num_workers: int
-) -> Iterator[dict[str, Any]]:
-    """Rows as they leave."""
-
-    def one(place: int) -> dict[str, Any]:
-        released = release(rows[kept[place]], opaque[kept[place]], terms)
-        # A film that cannot be read cannot be cleaned, so it stays here whatever was allowed.
-        return released.row if released.lost is None else {**released.row, "image": None}
-
-    return in_order(one, len(kept), num_workers=num_workers, ahead=4 * num_workers)
 
 
 def _mixed(rows: Iterable[dict[str, Any]], *, mix: bool) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ import hashlib
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -163,18 +163,30 @@ def share(images: ImageSet, encoders: Sequence[Any], store: Path, *, batch_size:
     Spans of films are claimed one at a time, so a slow or dead process costs its span, and a span holds the same
     batches whoever makes it. `encode` afterwards finds everything in the store.
     """
+    done, make = sharing(images, encoders, store, batch_size=batch_size, num_workers=num_workers)
+    for number in shards.claim_paths(done):
+        make(number)
+
+
+def sharing(
+    images: ImageSet, encoders: Sequence[Any], store: Path, *, batch_size: int, num_workers: int = 2
+) -> tuple[list[Path], Callable[[int], None]]:
+    """What tells that a span of a set is in the store, span by span, and what encodes the span of a number."""
     keys = [encoder.key for encoder in encoders]
     folder = store / "shared" / records.fingerprint([images.fingerprint(), keys, batch_size])
     kept = [Kept(store, key) for key in keys]
     spans = [range(start, min(start + SPAN, len(images))) for start in range(0, len(images), SPAN)]
     done = [folder / f"{span.start:08d}.done" for span in spans]
     folder.mkdir(parents=True, exist_ok=True)
-    for number in shards.claim_paths(done):
+
+    def make(number: int) -> None:
         for have in kept:
             have.refresh()
         for _ in _spans(images, encoders, kept, [spans[number]], batch_size, num_workers):
             pass
         shards.write_whole(done[number], b"")
+
+    return done, make
 
 
 def _spans(
