@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from synthchex.study import authenticity, ratings
+from synthchex.study import authenticity, page, ratings, results
 
 
 def answer(reader: str, case: str, given: dict[str, Any], position: int = 0, repeat: bool = False) -> dict[str, Any]:
@@ -221,3 +222,52 @@ def test_metrics_are_correlated_with_opinions_by_rank() -> None:
     assert (few["n"], few["rho"]) == (2, None)
     assert constant["rho"] is None
     assert same["p_adjusted"] <= 2 * same["p_value"] + 1e-12
+
+
+def registered() -> dict[str, Any]:
+    arms = [{"arm": arm, "model": arm, "films": 50, "source_policy": "open"} for arm in ("real", "synthetic")]
+    return {
+        "title": "A & B",
+        "sha256": "ab" * 32,
+        "design": {"n": 50, "repeats": 0.15, "practice": 4, "size": 512},
+        "arms": arms,
+        "hypotheses": ["Accuracy differs from 0.5."],
+        "exclusions": ["None."],
+    }
+
+
+def test_the_page_says_what_was_found_in_html_markdown_and_latex(tmp_path: Path) -> None:
+    found = {
+        "study": registered(),
+        "answers": {"readers": [], "excluded": {}},
+        "authenticity": authenticity.analyse(published(), truths(50)),
+    }
+    path = page.write(found, tmp_path)
+    assert "accuracy of 0.810 (0.722, 0.875)" in path.read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "| R1 | 0.810 [0.722, 0.875] | 0.860 [0.738, 0.930] | 0.760 [0.626, 0.857] | 0.140 [0.070, 0.262] |" in text
+    assert "43/50 [0.733, 0.942]" in text
+    assert "not shown to be indistinguishable" in text
+    assert "to be written by the authors" in text, "what a study cannot know of itself is left open"
+    assert r"\toprule" in (tmp_path / "tables" / "authenticity.tex").read_text()
+    assert {plot.stem for plot in (tmp_path / "plots").glob("*.png")} == {"readers_accuracy", "readers_roc"}
+
+
+def test_answers_leave_in_the_form_of_imrmc() -> None:
+    rows = [{**row, "task": "authenticity"} for row in published()]
+    practice, again = {**rows[0], "practice": True}, {**rows[0], "repeat": True}
+    lines = results.imrmc([*rows, practice, again], truths(50), "A study\nof films").splitlines()
+    assert lines[0] == "A study of films"
+    assert {"N0:50", "N1:50", "NR:1", "NM:1"} <= set(lines)
+    data = lines[lines.index("BEGIN DATA:") + 1 :]
+    assert len(data) == 200, "a truth row and a score for each film, practice and repeats left out"
+    assert data[0] == "-1,c000,0,1"
+    assert "R1,c000,study,3" in data
+    assert "R1,c049,study,-3" in data
+
+
+def test_opinions_are_of_synthetic_films_and_first_showings() -> None:
+    truth = {case: {**one, "source_id": f"film-{case}"} for case, one in truths(2).items()}
+    rows = [answer(reader, case, call(reader == "R1")) for reader in ("R1", "R2") for case in truth]
+    rows.append(answer("R2", "c000", call(True), repeat=True))
+    assert results.opinions({"authenticity": rows}, truth) == {"called synthetic": {"film-c000": 0.5, "film-c001": 0.5}}

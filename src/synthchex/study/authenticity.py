@@ -127,10 +127,18 @@ def of_reader(name: str, found: Calls, twice: Sequence[tuple[Answer, Answer]], c
         "criterion": detected.criterion,
         "auc": area.value,
         "auc_interval": [area.low, area.high],
+        "roc": roc(found.score, synthetic),
         "p_value": _binomial(int(found.right.sum()), len(found.cases)),
         "seconds": float(np.median(found.seconds)),
         "within": within(twice),
     }
+
+
+def roc(scores: np.ndarray, truth: np.ndarray) -> list[list[float]]:
+    """Points of the ROC curve from (0, 0) to (1, 1): shares of real and of synthetic films at or above each score."""
+    steps = np.unique(scores)[::-1]
+    points = [[float((scores[part] >= step).mean()) for part in (~truth, truth)] for step in steps]
+    return [[0.0, 0.0], *points]
 
 
 def share(hits: int, trials: int, confidence: float) -> dict[str, Any]:

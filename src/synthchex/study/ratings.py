@@ -37,7 +37,8 @@ def quality(answers: Sequence[Answer], truth: Truth, *, confidence: float = 0.95
             part = values[:, models == model]
             row: dict[str, Any] = {"model": model, "aspect": aspect, "n": part.shape[1], "mean": float(part.mean())}
             interval = readers.crossed(part, confidence=confidence) if part.shape[1] > 1 else None
-            rows.append(row | {"interval": None if interval is None else [interval.low, interval.high]})
+            ends = None if interval is None else [max(1.0, interval.low), min(float(STEPS), interval.high)]
+            rows.append(row | {"interval": ends})
         tests.append({"aspect": aspect, **_between_arms(values.mean(axis=0), models == "real")})
     known = [test for test in tests if test["p_value"] is not None]
     for test, value in zip(known, resampling.adjusted([test["p_value"] for test in known]), strict=True):
