@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synthchex.report import films, forest, plots, tables
+from synthchex.report import films, forest, plots, privacy, tables, utility, written
 from synthchex.report.blocks import Page, write_page
 from synthchex.report.canvas import FORMATS, Plot
 from synthchex.report.films import ReportImages
@@ -16,7 +16,18 @@ from synthchex.report.text import PHANTOM, count, endings, finite, moment, numbe
 
 Results = Mapping[str, Any]
 # Names of plots, without what stands after two underscores: the encoder or the classifier.
-PLOT_NAMES = ("kid_per_label", "kid_gap", *plots.PLANES, "alignment", "faithfulness", "verdicts", "feature_map")
+PLOT_NAMES = (
+    "kid_per_label",
+    "kid_gap",
+    *plots.PLANES,
+    "alignment",
+    "faithfulness",
+    "verdicts",
+    "feature_map",
+    *privacy.NAMES,
+    *utility.NAMES,
+    *written.NAMES,
+)
 
 
 def write_report(results: Results, out: Path, *, images: ReportImages | None = None) -> Path:
@@ -69,6 +80,7 @@ def draw(results: Results, images: ReportImages) -> dict[str, Plot]:
     judged = classifiers(results)
     for name, end in endings(judged).items():
         drawn.append(forest.faithfulness(judged[name], f"faithfulness{end}", domain))
+    drawn += [*privacy.draw(results), *utility.draw(results), *written.draw(results)]
     return {plot.name: plot for plot in drawn if plot is not None}
 
 
@@ -101,7 +113,8 @@ def summary(results: Results) -> list[str]:
     told = []
     if None not in sizes:
         told.append(f"This report compares {count(sizes[0])} {first} with {count(sizes[1])} {second} images.")
-    told += [*_headlines(results), *_on_labels(results), *_on_faithfulness(results)]
+    told += [*_headlines(results), *_on_labels(results), *_on_faithfulness(results), *privacy.headlines(results)]
+    told += [*utility.headlines(results), *written.headlines(results)]
     rows = _stages(results)
     if {"generated", "kept"} <= set(rows):
         made, kept = count(rows["generated"]), count(rows["kept"])

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from synthchex.report import films, tables
+from synthchex.report import films, privacy, tables, utility, written
 from synthchex.report.blocks import Block, Code, Drawer, Drawers, Films, Heading, Plots, Section, Text
 from synthchex.report.canvas import Plot
 from synthchex.report.films import ReportImages
@@ -27,6 +27,9 @@ def sections(results: Results, images: ReportImages, figures: Figures) -> list[S
         Section("distributions", "Distributions", distributions(results, figures)),
         Section("alignment", "Alignment of image and prompt", alignment(images, figures)),
         Section("faithfulness", "Faithfulness to the label", faithfulness(results, figures)),
+        Section("privacy", "Privacy", privacy.section(results, figures)),
+        Section("utility", "Utility", utility.section(results, figures)),
+        Section("written", "Report generation", written.section(results, figures)),
         Section("ranked", "Best, median and worst films", ranked(images)),
         Section("neighbours", "Nearest real films", neighbours(images)),
         Section("films", "Films", gallery(images)),

@@ -1,0 +1,1 @@
+"""What synthetic films are worth for training models that are used on real ones."""
