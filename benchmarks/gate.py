@@ -21,6 +21,7 @@ import numpy as np
 from synthchex.commands.publish import kinds
 from synthchex.data import sources
 from synthchex.gate import calibration, copies, report
+from synthchex.maths import limits
 from synthchex.models import encoders
 from synthchex.options import BAD_INPUT
 
@@ -28,7 +29,7 @@ HALVES = 5  # ways to halve the patients
 GROWTH, CANDIDATES = (250, 2500, 25_000), 32
 
 
-def held_out(seen: copies.Seen, patients: Sequence[str], false_alarms: float, seed: int) -> calibration.Share:
+def held_out(seen: copies.Seen, patients: Sequence[str], false_alarms: float, seed: int) -> limits.Share:
     """Films of half the patients that are called copies by thresholds and films of the other half."""
     names, hits = np.array(patients)[seen.kept], []
     for place in range(HALVES):
@@ -36,10 +37,10 @@ def held_out(seen: copies.Seen, patients: Sequence[str], false_alarms: float, se
         ours = np.isin(names, people[: len(people) // 2])
         known = copies.reference(part(seen, ours), names[ours])
         own = copies.nearness(known.films, known, owners=known.owners)
-        limits = calibration.thresholds(own, known.owners, false_alarms)
+        passed = calibration.thresholds(own, known.owners, false_alarms)
         near = copies.nearness(part(seen, ~ours), known)
-        hits.append(calibration.any_of(calibration.found(near, limits)))
-    return calibration.share(np.concatenate(hits))
+        hits.append(calibration.any_of(calibration.found(near, passed)))
+    return limits.share(np.concatenate(hits))
 
 
 def part(seen: copies.Seen, chosen: np.ndarray) -> copies.Seen:

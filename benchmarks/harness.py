@@ -61,6 +61,7 @@ def main(bench: Bench, description: str | None, program: str) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=bench.cases)
     parser.add_argument("--rows", type=int, default=10_000, help="of each side")
+    parser.add_argument("--references", type=int, help="of the real side, where they are not as many")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
@@ -95,7 +96,8 @@ def compare(bench: Bench, case: str, options: argparse.Namespace) -> None:
     best: dict[str, Measured] = {}
     missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        write_features(Path(folder), options.rows, options.width, unit=case in bench.unit)
+        references = options.references or options.rows
+        write_features(Path(folder), (references, options.rows), options.width, unit=case in bench.unit)
         for _ in range(options.rounds):
             for name in runs:
                 found = run_fresh(case, name, Path(folder), options)
@@ -104,7 +106,7 @@ def compare(bench: Bench, case: str, options: argparse.Namespace) -> None:
                 elif name not in best or found["cpu"] < best[name]["cpu"]:
                     best[name] = found
     where = f"{options.threads} thread(s)" if options.device == "cpu" else options.device
-    print(f"\n### {case}: {options.rows} + {options.rows} x {options.width}, {where}")
+    print(f"\n### {case}: {references} + {options.rows} x {options.width}, {where}")
     report(bench.cases[case][0], list(runs), best, missing, "cpu" if options.device == "cpu" else "wall")
 
 
@@ -113,7 +115,7 @@ def grow(bench: Bench, case: str, options: argparse.Namespace) -> None:
     name, seconds, most = next(iter(bench.cases[case][1])), [], 0.0
     for rows in options.rows_list:
         with tempfile.TemporaryDirectory() as folder:
-            write_features(Path(folder), rows, options.width, unit=case in bench.unit)
+            write_features(Path(folder), (rows, rows), options.width, unit=case in bench.unit)
             found = [run_fresh(case, name, Path(folder), options) for _ in range(options.rounds)]
         measured = [one for one in found if not isinstance(one, str)]
         if not measured:
@@ -128,10 +130,10 @@ def grow(bench: Bench, case: str, options: argparse.Namespace) -> None:
     print(f"| {case} | {cells} | {exponent} | {most:.0f} |", flush=True)
 
 
-def write_features(folder: Path, rows: int, width: int, *, unit: bool) -> None:
-    """Both sides, as measurements read them."""
+def write_features(folder: Path, rows: tuple[int, int], width: int, *, unit: bool) -> None:
+    """Real and synthetic features, as measurements read them."""
     for seed, (side, shift) in enumerate((("real", 0.0), ("fake", 0.05))):
-        values = features(rows, width, seed, shift)
+        values = features(rows[seed], width, seed, shift)
         if unit:
             values /= np.linalg.norm(values, axis=1, keepdims=True)
         np.save(folder / f"{side}.npy", values)

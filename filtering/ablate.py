@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ def parser() -> Parser:
     what.add_argument("--image-text", help="image-text network: agreement of films and prompts is compared too")
     what.add_argument(
         "--classifier", help="agreement of films and their labels is compared too; another one than the judge uses"
+    )
+    what.add_argument(
+        "--utility",
+        action="store_true",
+        help="AUROC on the real films of classifiers trained on the films is compared too (TSTR); both need labels",
     )
     how = options.add_argument_group("how")
     how.add_argument("--draws", type=int, default=100, help="random subsets (default 100)")
@@ -75,13 +80,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         facts["alignment"] = aligned(features["alignment"], judged, fake.kept, networks["alignment"])
     if "label agreement" in features:
         facts["label agreement"] = agreed(features["label agreement"], labels, judged)
+    seen = encoded(real, [networks["encoder"]], options)
     found = ablation.ablate(
-        encoded(real, [networks["encoder"]], options).features[0],
+        seen.features[0],
         features["encoder"],
         kept,
         draws=options.draws,
         seed=options.seed,
         per_film=facts,
+        per_subset=useful(features["encoder"], labels, seen, real, options) if options.utility else None,
     )
     found |= {"keep_rates": ablation.keep_rates(labels, kept), "encoder": options.encoder, "skipped": fake.skipped}
     options.out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +103,16 @@ def encoded(films: sources.ImageSet, networks: Sequence[Any], options: Any) -> s
     return store.encode(
         films, networks, kept, batch_size=options.batch_size, num_workers=options.num_workers, quiet=options.quiet
     )
+
+
+def useful(
+    features: np.ndarray, labels: np.ndarray | None, seen: store.Encoded, real: sources.ImageSet, options: Any
+) -> dict[str, Callable[[np.ndarray], float]]:
+    """What classifiers trained on some of the films are worth on the real ones."""
+    if labels is None or real.labels is None:
+        raise ValueError("--utility needs the labels of both sets; leave it out")
+    theirs = np.asarray(real.labels)[seen.kept]
+    return {"TSTR AUROC": ablation.tstr(features, labels, seen.features[0], theirs, seed=options.seed)}
 
 
 def aligned(vectors: np.ndarray, films: sources.ImageSet, rows: np.ndarray, image_text: Any) -> np.ndarray:

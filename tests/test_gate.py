@@ -20,6 +20,7 @@ from synthchex.data import images, records, shards, sources
 from synthchex.data.sources import ImageSet
 from synthchex.gate import calibration, copies, identifiers, looks, metadata, planted, registration, signatures, texts
 from synthchex.gate.release import Terms, features, free_text, namer, release
+from synthchex.maths import limits
 
 ROOT = Path(__file__).resolve().parents[1]
 OPEN = Terms("open", "keep")
@@ -154,7 +155,7 @@ def test_content_and_pixels_are_found_and_one_s_own_patient_is_not(tmp_path: Pat
 def test_threads_and_blocks_change_nothing(known: copies.Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = look([film(3)[5:], film(200), film(201)])
     whole = copies.nearness(seen, known, num_workers=0)
-    for module, name in ((copies, "BLOCK"), (copies, "BATCH"), (looks, "BLOCK")):
+    for module, name in ((copies, "BATCH"), (looks, "BLOCK")):
         monkeypatch.setattr(module, name, 2)
     parts = copies.nearness(seen, known, num_workers=2)
     for one, other in zip(whole, parts, strict=True):
@@ -201,7 +202,7 @@ def test_false_alarms_do_not_look_at_the_patient_from_the_other_side() -> None:
 
 
 def test_a_share_has_the_exact_binomial_interval() -> None:
-    found = calibration.share(np.zeros(10, bool))
+    found = limits.share(np.zeros(10, bool))
     assert (found.hits, found.low, found.high) == (0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
 
 

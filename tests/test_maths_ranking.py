@@ -92,6 +92,25 @@ def test_films_of_one_patient_count_once() -> None:
     assert copied.high - copied.low == pytest.approx(once.high - once.low, rel=0.1)
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.7])
+def test_pairs_of_films_count_for_both_patients(spread: float) -> None:
+    """Pairs of each two of 24 patients beside one pair of each: the error is that of new patients, or above it."""
+    rng, two, found = np.random.default_rng(0), np.triu_indices(24, 1), []
+    first, second = np.concatenate([np.arange(24), two[0]]), np.concatenate([np.arange(24), two[1]])
+    present = np.arange(len(first)) < 24
+    for _ in range(300):
+        own = spread * rng.normal(size=24)
+        scores = own[first] + own[second] + rng.normal(size=len(first)) + 1.5 * present
+        found.append(ranking.auroc(scores, present, ~present, clusters=first, partners=second))
+    true = np.std([one.value for one in found])
+    told = np.mean([one.standard_error for one in found])
+    assert 0.9 * true < told < 1.35 * true
+    one_sided = ranking.auroc(scores, present, ~present, clusters=first).standard_error
+    assert ranking.auroc(scores, present, ~present, clusters=first, partners=second).standard_error != one_sided
+    with pytest.raises(ValueError, match="expected 300 clusters and partners, got 300 and 299"):
+        ranking.auroc(scores, present, ~present, clusters=first, partners=second[1:])
+
+
 def test_films_in_neither_group_are_left_out() -> None:
     scores, present, owners = drawn(np.random.default_rng(4), 30, 90, 0.8)
     doubtful = np.arange(120) % 5 == 0

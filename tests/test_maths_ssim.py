@@ -143,3 +143,16 @@ def test_what_cannot_be_right_is_refused() -> None:
         ssim.ms_ssim(np.zeros((3, 20, 20)), x)
     with pytest.raises(ValueError, match="expected at least 2 images and 1 pair, got 1 and 5"):
         ssim.draw_pairs(1, 5, np.random.default_rng(0))
+
+
+def test_many_thumbnails_at_once_are_pairs_one_by_one() -> None:
+    rng = np.random.default_rng(11)
+    first = rng.integers(0, 256, (37, 20, 16), np.uint8)
+    second = np.where(rng.random(first.shape) < 0.2, rng.integers(0, 256, first.shape), first).astype(np.uint8)
+    second[0] = first[0]
+    expected = [ssim.ms_ssim(one, two, scales=1) for one, two in zip(first, second, strict=True)]
+    np.testing.assert_allclose(ssim.thumbnail_similarities(first, second), expected, atol=1e-6)
+    assert ssim.thumbnail_similarities(first, second)[0] == 1
+    assert ssim.thumbnail_similarities(first[:0], second[:0]).shape == (0,)
+    with pytest.raises(ValueError, match=r"pairs of images of one shape \(P, H, W\), got \(2, 20, 16\) and \(3, 20"):
+        ssim.thumbnail_similarities(first[:2], second[:3])

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from synthchex import phantom, screens
@@ -124,31 +122,6 @@ def test_what_was_not_measured_is_not_outside() -> None:
 
 
 # Neighbours ----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_nearest_films_are_those_of_brute_force(rows: int, others: int, k: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    one, two = rng.normal(1e3, 1, (rows, 5)), rng.normal(1e3, 1, (others, 5))
-    one, two = one.astype(np.float32), two.astype(np.float32)
-    owners, other_owners = rng.integers(0, 4, rows), rng.integers(0, 4, others)
-    apart = np.linalg.norm(one[:, None].astype(float) - two[None], axis=2)
-    apart[owners[:, None] == other_owners] = np.inf
-    found = neighbours.nearest(one, two, k, owners=owners, other_owners=other_owners)
-    want = np.sort(np.concatenate([apart, np.full((rows, k), np.inf)], 1), axis=1)[:, :k]
-    np.testing.assert_allclose(found.distance, want, rtol=1e-4)
-    known = found.row >= 0
-    np.testing.assert_array_equal(known, np.isfinite(want))
-    np.testing.assert_allclose(found.distance[known], apart[np.nonzero(known)[0], found.row[known]])
-
-
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    one, two = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(70, 6)).astype(np.float32)
-    whole = neighbours.nearest(one, two, 3)
-    monkeypatch.setattr(neighbours, "BLOCK", 16)
-    np.testing.assert_array_equal(neighbours.nearest(one, two, 3).row, whole.row)
 
 
 def test_of_every_group_the_first_is_kept() -> None:

@@ -29,7 +29,20 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "stages",
         "any synthetic set against any real one, overall and per label",
     ),
+    "utility": ("synthchex.commands.utility", "stages", "what training classifiers on synthetic films is worth"),
+    "utility-reports": (
+        "synthchex.commands.utility_reports",
+        "stages",
+        "report writers trained on synthetic and on real films, beside each other",
+    ),
+    "privacy": ("synthchex.commands.privacy", "stages", "copies of training films, and how sure one can be"),
     "compare": ("synthchex.commands.compare", "stages", "evaluated models against each other: tests and a leaderboard"),
+    "studio": (
+        "synthchex.commands.studio",
+        "readers",
+        "a page to make, clean and look through films, and to read reports",
+    ),
+    "study": ("synthchex.commands.study", "readers", "a reader study: films made alike, shown, answers analysed"),
     "publish": ("synthchex.commands.publish", "publish", "a dataset to the Hub, through a gate for patients' privacy"),
     "push-metrics": ("synthchex.commands.push_metrics", "publish", "the metric modules as Spaces of a Hub namespace"),
     "import": ("datasets_scripts/import_films.py", "data in", "published sets, or films of your own, as one record"),
@@ -52,7 +65,7 @@ def usage() -> str:
     ]
     for group in dict.fromkeys(entry[1] for entry in COMMANDS.values()):
         lines += ["", f"{group}:"]
-        lines += [f"  {name:<14}{text}" for name, (_, its_group, text) in COMMANDS.items() if its_group == group]
+        lines += [f"  {name:<17}{text}" for name, (_, its_group, text) in COMMANDS.items() if its_group == group]
     lines += [
         "",
         "examples:",

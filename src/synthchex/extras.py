@@ -9,11 +9,12 @@ from types import ModuleType
 EXTRAS: dict[str, tuple[str, ...]] = {
     "generate": ("diffusers", "peft"),
     "filter": ("sentencepiece",),
-    "study": ("gradio",),
+    "study": ("gradio", "starlette", "uvicorn"),
     "dicom": ("pydicom",),
     "nifti": ("nibabel",),
     "openclip": ("open_clip",),
     "ray": ("ray",),
+    "reports": ("radeval",),
 }
 
 

@@ -17,6 +17,7 @@ LAUNCHED = {
     "filter": "filtering/filter.py",
     "calibrate": "filtering/calibrate.py",
     "evaluate": "commands/evaluation.py",
+    "utility-reports": "commands/utility_reports.py",
 }
 
 

@@ -7,7 +7,6 @@ counted among real films, each judged by thresholds that were set without its pa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,13 +19,12 @@ from synthchex.data import images
 from synthchex.data.sources import ImageSet
 from synthchex.gate import planted
 from synthchex.gate.copies import Nearness, Reference, Seen, nearness, see
+from synthchex.maths.limits import Share, least_of_each, lower_limit, share
 
 LEAST_PATIENTS = 20
 LEAST_CAUGHT = 0.99  # of the kinds in `planted.NEEDED`
 SAME = 0.995  # correlation from which two real films are one film, whoever they are said to be of
-LEAST_TAIL = 5  # patients that the tail of distances is drawn from
 LONGEST = 1024  # pixels: larger films are reduced before they are changed
-CONFIDENCE = 0.95
 FINDERS = ("exact", "pixels", "looks", "features")
 
 
@@ -35,20 +33,6 @@ class Thresholds(NamedTuple):
 
     correlation: float
     distance: float
-
-
-class Share(NamedTuple):
-    """Hits among trials, and the ends of the exact binomial interval of their share."""
-
-    hits: int
-    trials: int
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float:
-        """Hits per trial."""
-        return self.hits / self.trials
 
 
 @dataclass(frozen=True)
@@ -155,8 +139,7 @@ def calibrate(
 def thresholds(null: Nearness, owners: np.ndarray, false_alarms: float) -> Thresholds:
     """Limits that a film of a new patient passes with at most this chance, half of it for each finder.
 
-    Patients are counted, not films: those of one patient come near to others together. Where there are too few patients
-    for so small a chance, the tail of the nearest ones is drawn out as an exponential of log distances.
+    Patients are counted, not films: those of one patient come near to others together; see `maths.limits`.
 
     Args:
         null: real films beside those of other patients.
@@ -165,12 +148,11 @@ def thresholds(null: Nearness, owners: np.ndarray, false_alarms: float) -> Thres
 
     Raises:
         ValueError: no films.
-
-    Source: the exponential tail estimator of Breiman, Stone and Kooperberg 1990.
     """
     if not len(owners):
         raise ValueError("expected real films that are not each other's copies to set thresholds on, got none")
-    looks, features = (_limit(_nearest(apart, owners), false_alarms / 2) for apart in _apart(null))
+    chance = false_alarms / 2
+    looks, features = (lower_limit(least_of_each(apart, owners), chance) for apart in _apart(null))
     return Thresholds(float(1 - np.exp(looks)), float(np.exp(features)))
 
 
@@ -178,33 +160,6 @@ def _apart(null: Nearness) -> tuple[np.ndarray, np.ndarray]:
     """Logarithms of how far films are from real ones, by looks and by features."""
     tiny = np.finfo(float).tiny
     return np.log(np.clip(1 - null.correlation, tiny, None)), np.log(np.clip(null.distance, tiny, None))
-
-
-def _nearest(apart: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """The least value of each patient, ascending."""
-    people, places = np.unique(owners, return_inverse=True)
-    least = np.full(len(people), np.inf)
-    np.minimum.at(least, places, apart)
-    return np.sort(least)
-
-
-def _limit(values: np.ndarray, chance: float) -> float:
-    """What a new value falls below with this chance, from ascending values of as many patients."""
-    count = len(values)
-    if chance * (count + 1) >= 1 or count < 2:
-        # The k-th least of n is passed with chance k / (n + 1).
-        return float(values[max(0, math.floor(chance * (count + 1)) - 1)])
-    tail = min(count - 1, max(LEAST_TAIL, count // 10))
-    scale = float((values[tail] - values[:tail]).mean())
-    return float(values[tail]) - scale * math.log(tail / (chance * (count + 1)))
-
-
-def share(hits: np.ndarray) -> Share:
-    """Share of true values with its exact (Clopper-Pearson) interval."""
-    from scipy.stats import binomtest
-
-    ends = binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "exact")
-    return Share(int(hits.sum()), len(hits), float(ends.low), float(ends.high))
 
 
 def _accused(null: Nearness, owners: np.ndarray, known: Reference, false_alarms: float) -> np.ndarray:

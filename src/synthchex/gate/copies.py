@@ -16,10 +16,10 @@ import numpy as np
 
 from synthchex.data.sources import ImageSet
 from synthchex.gate import looks, signatures
+from synthchex.maths import search
 from synthchex.models import store
 
 FEATURED = 2  # real films nearest by features that are laid over a candidate too
-BLOCK = 2048  # real films that are compared at a time
 HASHED = 128  # that are hashed at a time: 0.6 MB each
 BATCH = 64  # candidates that are compared by looks at a time
 NOBODY = -1
@@ -131,30 +131,5 @@ def _same(keys: Sequence[Any], known: Sequence[Any], real: Reference, owners: np
 
 def _by_features(features: np.ndarray, real: Reference, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest real rows of each candidate by features, (M, FEATURED), -1: none; and the distance to the first."""
-    near, distance = np.full((len(features), FEATURED), -1, np.int64), np.full(len(features), np.inf)
-    for start in range(0, len(features), BLOCK):
-        rows = slice(start, start + BLOCK)
-        near[rows] = _near(np.asarray(features[rows]), real, owners[rows])
-        # By differences, which copies need: products of large features lose the small ones.
-        gaps = np.asarray(features[rows], np.float64) - real.films.features[near[rows, 0]]
-        distance[rows] = np.where(near[rows, 0] < 0, np.inf, np.linalg.norm(gaps, axis=1))
-    return near, distance
-
-
-def _near(features: np.ndarray, real: Reference, owners: np.ndarray) -> np.ndarray:
-    """The nearest real rows of some candidates, (B, FEATURED)."""
-    centre = np.asarray(real.films.features[:BLOCK], np.float64).mean(axis=0).astype(np.float32)
-    one = features - centre
-    best, places = np.full((len(one), FEATURED), np.inf, np.float32), np.full((len(one), FEATURED), -1)
-    for first in range(0, len(real.films), BLOCK):
-        two = np.asarray(real.films.features[first : first + BLOCK]) - centre
-        # The candidates' own squares are left out: the order is the same.
-        squares = (two * two).sum(axis=1) - 2 * one @ two.T
-        squares[real.owners[first : first + BLOCK] == owners[:, None]] = np.inf
-        some = np.argpartition(squares, min(FEATURED, len(two)) - 1, axis=1)[:, :FEATURED]
-        found = np.take_along_axis(squares, some, 1)
-        best = np.concatenate([best, found], axis=1)
-        places = np.concatenate([places, np.where(np.isinf(found), -1, some + first)], axis=1)
-        order = np.argsort(best, axis=1, kind="stable")[:, :FEATURED]
-        best, places = np.take_along_axis(best, order, 1), np.take_along_axis(places, order, 1)
-    return places
+    found = search.nearest(features, real.films.features, FEATURED, owners=(owners, real.owners))
+    return found.rows, found.distances[:, 0]

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from synthchex.gate.calibration import Calibration, Share
+from synthchex.gate.calibration import Calibration
 from synthchex.gate.release import Terms
+from synthchex.maths.limits import Share
 
 SHOWN_ROWS = 5
 COLUMN = "column "

@@ -108,25 +108,44 @@ def centre_pair(real: Features, fake: Features, kind: Format) -> tuple[Centred, 
     import torch
 
     first, second = arrays.to_tensor(real), arrays.to_tensor(fake)
-    if kind == "int8" and (not on_cpu(first) or first.shape[1] > WIDEST or not _int8_is_exact()):
-        raise ValueError(
-            f"low='int8': expected a processor with exact int8 products and at most {WIDEST} columns, got "
-            f"{first.device.type} and {first.shape[1]} columns; use low='auto' or low='float32'"
-        )
+    check_format(kind, first)
     sides = [first] if first is second or real is fake else [first, second]
-    if first.dtype is torch.float32 and max(_largest(side) for side in sides) > LARGEST:
+    if first.dtype is torch.float32 and max(largest(side) for side in sides) > LARGEST:
         sides = [side.double() for side in sides]
     few = torch.cat([side[:: len(side) // CENTRE_ROWS + 1] for side in sides])
     centre = few.mean(dim=0, dtype=torch.float64).to(few.dtype)
-    norms = [_norms(side, centre) for side in sides]
-    largest = max(float(norm.max()) for norm in norms)
-    if not np.isfinite(largest):
+    lengths = [norms(side, centre) for side in sides]
+    longest = max(float(length.max()) for length in lengths)
+    if not np.isfinite(longest):
         raise ValueError(
             "expected features whose squares are finite in float64, got larger ones; scale both sides down"
         )
-    scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
-    ready = [_centred(side, centre, norm, float(scale), kind) for side, norm in zip(sides, norms, strict=True)]
+    scale = scale_of(longest)
+    ready = [centred(side, centre, length, scale, kind) for side, length in zip(sides, lengths, strict=True)]
     return ready[0], ready[-1]
+
+
+def check_format(kind: Format, features: torch.Tensor) -> None:
+    """Refuse int8 where it cannot be exact.
+
+    Args:
+        kind: the format that is asked for.
+        features: (..., D), on the device where products would run.
+
+    Raises:
+        ValueError: int8 where its products are missing or inexact.
+    """
+    width = features.shape[-1]
+    if kind == "int8" and (not on_cpu(features) or width > WIDEST or not _int8_is_exact()):
+        raise ValueError(
+            f"low='int8': expected a processor with exact int8 products and at most {WIDEST} columns, got "
+            f"{features.device.type} and {width} columns; use low='auto' or low='float32'"
+        )
+
+
+def scale_of(longest: float) -> float:
+    """The power of two that brings the longest centred row to a norm of at most 1."""
+    return float(2.0 ** -np.ceil(np.log2(longest))) if longest > 0 else 1.0
 
 
 def upper(left: Centred, i: slice, right: Centred, j: slice) -> Tile:
@@ -236,12 +255,13 @@ def squared_distances(left: Centred, i: torch.Tensor | slice, right: Centred, j:
     return products.clamp_min_(0.0)
 
 
-def _largest(features: torch.Tensor) -> float:
+def largest(features: torch.Tensor) -> float:
+    """Largest absolute value."""
     low, high = features.aminmax()
     return max(-float(low), float(high))
 
 
-def _norms(features: torch.Tensor, centre: torch.Tensor, chunk: int = 512) -> torch.Tensor:
+def norms(features: torch.Tensor, centre: torch.Tensor, chunk: int = 512) -> torch.Tensor:
     """Norms of the centred rows, in float64."""
     import torch
 
@@ -249,9 +269,19 @@ def _norms(features: torch.Tensor, centre: torch.Tensor, chunk: int = 512) -> to
     return torch.cat(parts)
 
 
-def _centred(
+def centred(
     features: torch.Tensor, centre: torch.Tensor, norm: torch.Tensor, scale: float, kind: Format, chunk: int = 512
 ) -> Centred:
+    """Rows made ready for tiles.
+
+    Args:
+        features: (N, D).
+        centre: (D,) in the type of the features, on their device.
+        norm: (N,) of the centred rows, float64, see `norms`.
+        scale: power of two that is common to all that is compared, see `scale_of`.
+        kind: the cheap format.
+        chunk: rows that are rounded at a time.
+    """
     import torch
 
     order = torch.argsort(norm, stable=True)

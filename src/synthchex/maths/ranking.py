@@ -49,6 +49,7 @@ def auroc(
     absent: np.ndarray,
     *,
     clusters: Sequence[object] | np.ndarray | None = None,
+    partners: Sequence[object] | np.ndarray | None = None,
     confidence: float = 0.95,
 ) -> Auroc:
     """Chance that a film with the label scores higher than one without it; ties count half.
@@ -57,6 +58,8 @@ def auroc(
         scores: float, (N,); higher for films that look more like it.
         present, absent: bool, (N,); a film in neither is left out.
         clusters: patient of each film; None when films are independent.
+        partners: where each row is a pair of films, the second one's patient, `clusters` being the first one's; what a
+            pair adds counts for both, so the error is rather too large than too small.
         confidence: of the interval.
 
     Returns:
@@ -65,25 +68,31 @@ def auroc(
         freedom as there are clusters on the rarer side, less one.
 
     Raises:
-        ValueError: fewer than 2 clusters with the label, or without it; films in both; scores that are not finite.
+        ValueError: fewer than 2 clusters with the label, or without it; films in both; scores that are not finite;
+            partners without clusters.
     """
-    numbers = numbered(clusters, len(scores), "clusters")
-    ids = np.arange(len(scores)) if numbers is None else numbers
+    ids, others = _owners(clusters, partners, len(scores))
     positive, negative = _split(scores, present, absent)
     value, higher, lower = _components(positive, negative)
-    sizes = [len(np.unique(ids[mask])) for mask in (present, absent)]
+    sizes = [len(np.union1d(ids[mask], others[mask])) for mask in (present, absent)]
     if min(sizes) < 2:
         raise ValueError(
             f"expected at least 2 clusters with the label and 2 without, got {sizes[0]} and {sizes[1]}; an interval "
             "needs independent samples"
         )
-    influence = np.zeros(int(ids.max()) + 1)
+    influence = np.zeros(int(max(ids.max(), others.max())) + 1)
     for mask, part, size in zip((present, absent), (higher, lower), sizes, strict=True):
         summed = np.bincount(ids[mask], part - value, len(influence)) / len(part)
+        summed += np.bincount(others[mask], (part - value) * (others != ids)[mask], len(influence)) / len(part)
         influence += math.sqrt(size / (size - 1)) * summed
     variance = float(np.square(influence).sum())
     low, high = _interval(value, variance, (len(positive), len(negative)), sizes, confidence)
     return Auroc(value, math.sqrt(variance), low, high, influence)
+
+
+def area(scores: np.ndarray, present: np.ndarray, absent: np.ndarray) -> float:
+    """The value of `auroc` alone, for films of any patients; arguments as there."""
+    return _components(*_split(scores, present, absent))[0]
 
 
 def mean_auroc(found: Sequence[Auroc]) -> Auroc:
@@ -137,6 +146,21 @@ def average_precision(scores: np.ndarray, present: np.ndarray, absent: np.ndarra
     found = len(positive) - np.searchsorted(np.sort(positive), steps)
     wrong = len(negative) - np.searchsorted(np.sort(negative), steps)
     return float((counts * found / (found + wrong)).sum() / len(positive))
+
+
+def _owners(
+    clusters: Sequence[object] | np.ndarray | None, partners: Sequence[object] | np.ndarray | None, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of each row's cluster, and of its partner's, which is the same one without partners."""
+    if partners is None:
+        numbers = numbered(clusters, rows, "clusters")
+        ids = np.arange(rows) if numbers is None else numbers
+        return ids, ids
+    given = 0 if clusters is None else len(clusters)
+    if clusters is None or not given == len(partners) == rows:
+        raise ValueError(f"expected {rows} clusters and partners, got {given} and {len(partners)}")
+    both = np.unique(np.concatenate([np.asarray(clusters), np.asarray(partners)]), return_inverse=True)[1]
+    return both[:rows], both[rows:]
 
 
 def _split(scores: np.ndarray, present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

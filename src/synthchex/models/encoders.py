@@ -52,7 +52,7 @@ __all__ = [
     "vision_channels",
 ]
 # Each module has `load(named, dtype)`; those with classifiers have `load_classifier(named, dtype)`.
-FAMILIES = {name: f"synthchex.models.{name}" for name in ("auto", "inception", "xrv", "biovil", "openclip")}
+FAMILIES = {name: f"synthchex.models.{name}" for name in ("auto", "inception", "xrv", "biovil", "openclip", "sscd")}
 DTYPES = ("float32", "float16", "bfloat16")
 OWN = View()
 

@@ -130,6 +130,15 @@ ENCODERS: dict[str, Named] = {
         preprocessing="grey, centre crop to a square, antialiased bilinear resize to 512, scaled to [-1024, 1024]",
         seen="PadChest, NIH-CXR, RSNA, SIIM, VinDr (with labels); neither MIMIC-CXR nor CheXpert",
     ),
+    "sscd": Named(
+        "sscd_disc_mixup.torchscript.pt",
+        "DISC 2021, natural images, to find copies; from ImageNet weights",
+        "MIT",
+        family="sscd",
+        width=512,
+        preprocessing="shorter edge to 288, centre crop 288, ImageNet mean and std; unit length",
+        seen="no radiograph sets",
+    ),
 }
 IMAGE_TEXT: dict[str, Named] = {
     "phantom": Named(

@@ -129,7 +129,7 @@ def _planted(found: Results, domain: str | None) -> Plot:
 
 
 def _near(rows: Sequence[Results]) -> Table:
-    columns = ["Space", "Films", "Median DCR", "of the null", "Ratio", "Below the limit", "Expected", "p"]
+    columns = ["Space", "Films", "Median DCR", "of the null", "Ratio", "Below the limit", "Expected", "p", "Certain"]
     cells = []
     for row in rows:
         digits = decimals([row["dcr_median"], row["dcr_median_null"]])
@@ -145,9 +145,11 @@ def _near(rows: Sequence[Results]) -> Table:
                 f"{count(row['n_below_limit'])} ({ends})",
                 percent(row["share_below_limit_expected"]),
                 probability(row["memorization_p_value"]),
+                count(row["n_below_certain"]),
             ]
         )
-    note = f"Null: {rows[0]['null']}. A ratio below 1: synthetic films are nearer to training films than the null is."
+    note = f"Null: {rows[0]['null']}. A ratio below 1: synthetic films are nearer to training films than the null is. "
+    note += "Certain: nearer than any of so many films of new patients would come, but for a chance of 1 %."
     return _table("Distance to the closest training film (DCR) beside the null", note, columns, cells)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from synthchex.gate import calibration, copies, signatures
+from synthchex.maths import search
 from synthchex.screens import layout, limits, mirror, neighbours, pixels
 from synthchex.screens.limits import Limits
 from synthchex.screens.means import Means, Seen
@@ -100,8 +101,8 @@ def _apart(findings: Findings) -> tuple[np.ndarray, np.ndarray]:
     fake, real = _both(findings)
     known, owners = real.features["encoder"], _owners(real)
     k = min(NEIGHBOURS, int(owners.max()))
-    strangers = neighbours.nearest(fake.features["encoder"], known, k).distance[:, -1]
-    return strangers, neighbours.nearest(known, known, k, owners=owners, other_owners=owners).distance[:, -1]
+    strangers = search.nearest(fake.features["encoder"], known, k).distances[:, -1]
+    return strangers, search.nearest(known, known, k, owners=(owners, owners)).distances[:, -1]
 
 
 def _chest(findings: Findings, means: Means) -> None:
@@ -187,21 +188,21 @@ def _duplicate(findings: Findings, means: Means) -> None:
     fake, real = _both(findings)
     owners = _owners(real)
     k = min(NEIGHBOURS, int(owners.max()))
-    null = neighbours.nearest(real.features["encoder"], real.features["encoder"], k, owners=owners, other_owners=owners)
-    alike = neighbours.correlations(_thumbs(real), _thumbs(real), null.row).max(axis=1)
+    null = search.nearest(real.features["encoder"], real.features["encoder"], k, owners=(owners, owners))
+    alike = neighbours.correlations(_thumbs(real), _thumbs(real), null.rows).max(axis=1)
     own = alike < calibration.SAME  # two patients' films that are one film say nothing of strangers
-    distance = limits.below(null.distance[own, 0], means.false_drops / 2)
+    distance = limits.below(null.distances[own, 0], means.false_drops / 2)
     correlation = limits.above(alike[own], means.false_drops / 2)
     rows = np.arange(len(fake.kept))
-    near = neighbours.nearest(fake.features["encoder"], fake.features["encoder"], k, owners=rows, other_owners=rows)
-    same = neighbours.correlations(_thumbs(fake), _thumbs(fake), near.row)
-    close = distance.outside(near.distance) | correlation.outside(same)
+    near = search.nearest(fake.features["encoder"], fake.features["encoder"], k, owners=(rows, rows))
+    same = neighbours.correlations(_thumbs(fake), _thumbs(fake), near.rows)
+    close = distance.outside(near.distances) | correlation.outside(same)
     keys = (fake.contents, signatures.digests(np.asarray(fake.features["signatures"])))
-    earlier = neighbours.repeats(keys, near.row, close)
+    earlier = neighbours.repeats(keys, near.rows, close)
     findings.found["near_duplicate"] = earlier >= 0
     findings.values["duplicate of row"] = np.where(earlier >= 0, fake.kept[earlier], np.nan)
     findings.limits |= {"distance within the set": distance, "correlation within the set": correlation}
-    findings.values |= {"distance within the set": near.distance[:, 0], "correlation within the set": same.max(axis=1)}
+    findings.values |= {"distance within the set": near.distances[:, 0], "correlation within the set": same.max(axis=1)}
 
 
 def _thumbs(seen: Seen) -> np.ndarray:

@@ -13,6 +13,7 @@ from synthchex.report.text import ABSENT, count, number, probability
 
 Results = Mapping[str, Any]
 Cells = list[list[str]]
+Shown = tuple[str, list[str], Cells]  # title, columns, rows of text
 
 # What a reader of a paper on such a study looks for, after STARD 2015 and CLAIM 2020: item, where the answer is.
 CHECKLIST = (
@@ -32,58 +33,47 @@ CHECKLIST = (
 )
 
 
-def tables(results: Results) -> dict[str, tuple[str, list[str], Cells]]:
-    """Every table: {name: (title, columns, rows of text)}."""
-    found: dict[str, tuple[str, list[str], Cells]] = {}
+def tables(results: Results) -> dict[str, Shown]:
+    """Every table by name."""
+    found: dict[str, Shown] = {}
     if "authenticity" in results:
         found |= _authenticity(results["authenticity"])
     if "quality" in results:
         found |= _quality(results["quality"])
     if results.get("diagnosis"):
-        rows = [
-            [row["label"], row["arm"], _share(row["sensitivity"]), _share(row["specificity"])]
-            for row in results["diagnosis"]
-        ]
-        found["diagnosis"] = ("Findings seen by most readers", ["Label", "Films", "Sensitivity", "Specificity"], rows)
+        found["diagnosis"] = _diagnosis(results["diagnosis"])
     if "preference" in results:
-        rows = [
-            [" or ".join(row["models"]), _share(row["first"]), count(row["undecided"]), *_ps(row)]
-            for row in results["preference"]["pairs"]
-        ]
-        columns = ["Models", "Prefer the first", "Undecided", "p", "p adjusted"]
-        found["preference"] = ("Preferences, one vote per pair", columns, rows)
+        found["preference"] = _preference(results["preference"]["pairs"])
     if results.get("correlations"):
-        rows = [
-            [
-                row["opinion"],
-                row["metric"],
-                count(row["n"]),
-                number(row["rho"], 2),
-                _ends(row["interval"], 2),
-                *_ps(row),
-            ]
-            for row in results["correlations"]
-        ]
-        columns = ["Readers", "Metric", "Films", "Spearman", "Interval", "p", "p adjusted"]
-        found["correlations"] = ("Metrics beside readers' opinions of the same films", columns, rows)
-    found["answers"] = (
-        "Answers",
-        ["Reader", "Answers", "Repeats", "Practice", "Excluded"],
-        [
-            [
-                row["reader"],
-                count(row["answers"]),
-                count(row["repeats"]),
-                count(row["practice"]),
-                row["excluded"] or "no",
-            ]
-            for row in results["answers"]["readers"]
-        ],
-    )
-    return found
+        found["correlations"] = _correlations(results["correlations"])
+    rows = [
+        [row["reader"], count(row["answers"]), count(row["repeats"]), count(row["practice"]), row["excluded"] or "no"]
+        for row in results["answers"]["readers"]
+    ]
+    return found | {"answers": ("Answers", ["Reader", "Answers", "Repeats", "Practice", "Excluded"], rows)}
 
 
-def _authenticity(found: Results) -> dict[str, tuple[str, list[str], Cells]]:
+def _diagnosis(found: Sequence[Results]) -> Shown:
+    rows = [[row["label"], row["arm"], _share(row["sensitivity"]), _share(row["specificity"])] for row in found]
+    return "Findings seen by most readers", ["Label", "Films", "Sensitivity", "Specificity"], rows
+
+
+def _preference(found: Sequence[Results]) -> Shown:
+    rows = [[" or ".join(row["models"]), _share(row["first"]), count(row["undecided"]), *_ps(row)] for row in found]
+    columns = ["Models", "Prefer the first", "Undecided", "p", "p adjusted"]
+    return "Preferences, one vote per pair", columns, rows
+
+
+def _correlations(found: Sequence[Results]) -> Shown:
+    rows = [
+        [row["opinion"], row["metric"], count(row["n"]), number(row["rho"], 2), _ends(row["interval"], 2), *_ps(row)]
+        for row in found
+    ]
+    columns = ["Readers", "Metric", "Films", "Spearman", "Interval", "p", "p adjusted"]
+    return "Metrics beside readers' opinions of the same films", columns, rows
+
+
+def _authenticity(found: Results) -> dict[str, Shown]:
     keys = ("accuracy", "sensitivity", "specificity", "fool_rate")
     columns = ["Reader", "Accuracy", "Sensitivity", "Specificity", "Fool rate", "d′", "c", "AUC", "p", "p adjusted"]
     rows = [
@@ -117,7 +107,7 @@ def _authenticity(found: Results) -> dict[str, tuple[str, list[str], Cells]]:
     }
 
 
-def _beside(found: Results) -> dict[str, tuple[str, list[str], Cells]]:
+def _beside(found: Results) -> dict[str, Shown]:
     """Agreement of readers with themselves, rates by model and stratum, change along the order."""
     own = []
     for row in found["readers"]:
@@ -140,7 +130,7 @@ def _beside(found: Results) -> dict[str, tuple[str, list[str], Cells]]:
     }
 
 
-def _quality(found: Results) -> dict[str, tuple[str, list[str], Cells]]:
+def _quality(found: Results) -> dict[str, Shown]:
     rows = [
         [row["model"], row["aspect"], count(row["n"]), number(row["mean"], 2), _ends(row["interval"], 2)]
         for row in found["models"]
@@ -233,9 +223,7 @@ def write(results: Results, out: Path) -> Path:
     return blocks.write_page(out / "report.html", page(results, found, drawn))
 
 
-def page(
-    results: Results, found: Mapping[str, tuple[str, list[str], Cells]], drawn: Mapping[str, Sequence[Plot]]
-) -> Page:
+def page(results: Results, found: Mapping[str, Shown], drawn: Mapping[str, Sequence[Plot]]) -> Page:
     """The HTML page."""
     titles = {
         "authenticity": ("Real or synthetic", ("authenticity", "exact", "within", "parts", "learning")),
@@ -259,7 +247,7 @@ def page(
     )
 
 
-def markdown(results: Results, found: Mapping[str, tuple[str, list[str], Cells]]) -> str:
+def markdown(results: Results, found: Mapping[str, Shown]) -> str:
     """The same in Markdown, without plots."""
     parts = [f"# {results['study']['title']}", "\n\n".join(summary(results))]
     for title, columns, rows in found.values():

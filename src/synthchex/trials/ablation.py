@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from synthchex.data import records
-from synthchex.maths import frechet, kernel, moments, neighbors, vendi
+from synthchex.data.training import MultiHot
+from synthchex.maths import frechet, kernel, moments, neighbors, ranking, vendi
 from synthchex.trials.findings import share
+from synthchex.utility import probe
+from synthchex.utility.request import Request
 
 LEAST = 30
 NEAREST_K = 5
@@ -29,6 +32,7 @@ def ablate(
     draws: int,
     seed: int,
     per_film: Mapping[str, np.ndarray] | None = None,
+    per_subset: Mapping[str, Callable[[np.ndarray], float]] | None = None,
 ) -> dict[str, Any]:
     """Scores of the kept films, of random subsets of as many, and of as many kept and dropped ones.
 
@@ -39,6 +43,7 @@ def ablate(
         draws: random subsets.
         seed: of the subsets.
         per_film: {name: (M,)} facts of single films whose mean is compared too, higher is better.
+        per_subset: {name: function of rows of `fake`}, higher is better; see `tstr`.
 
     Returns:
         `metrics`: of each, `kept`, `random` (mean), `interval` (2.5th and 97.5th percentile of random subsets), `p`
@@ -60,8 +65,8 @@ def ablate(
         repeats = max(1, draws // 5)
         rows["kept, matched"] = [rng.permutation(np.flatnonzero(kept))[:few] for _ in range(repeats)]
         rows["dropped, matched"] = [rng.permutation(np.flatnonzero(~kept))[:few] for _ in range(repeats)]
-    found = {name: _scores(real, fake, chosen, per_film or {}) for name, chosen in rows.items()}
-    names = [*METRICS, *(per_film or {})]
+    found = {name: _scores(real, fake, chosen, per_film or {}, per_subset or {}) for name, chosen in rows.items()}
+    names = [*METRICS, *(per_film or {}), *(per_subset or {})]
     return {
         "kept": count,
         "of": len(fake),
@@ -72,7 +77,11 @@ def ablate(
 
 
 def _scores(
-    real: np.ndarray, fake: np.ndarray, chosen: Sequence[np.ndarray], per_film: Mapping[str, np.ndarray]
+    real: np.ndarray,
+    fake: np.ndarray,
+    chosen: Sequence[np.ndarray],
+    per_film: Mapping[str, np.ndarray],
+    per_subset: Mapping[str, Callable[[np.ndarray], float]],
 ) -> dict[str, np.ndarray]:
     """Every metric of every subset, (subsets,)."""
     columns = np.zeros((len(fake), len(chosen)), bool)
@@ -93,6 +102,7 @@ def _scores(
             "coverage": near.coverage,
             "vendi": vendi.vendi_score(part),
             **{name: float(np.nanmean(values[rows])) for name, values in per_film.items()},
+            **{name: measure(rows) for name, measure in per_subset.items()},
         }
         for name, value in facts.items():
             found.setdefault(name, []).append(float(value))
@@ -116,6 +126,41 @@ def _row(found: Mapping[str, Mapping[str, np.ndarray]], name: str) -> dict[str, 
         "better": "lower" if name in LOWER else "higher",
         "matched": matched,
     }
+
+
+def tstr(
+    fake: np.ndarray, fake_labels: np.ndarray, real: np.ndarray, real_labels: np.ndarray, *, seed: int
+) -> Callable[[np.ndarray], float]:
+    """What classifiers trained on some of the synthetic films are worth on real ones: mean AUROC over labels.
+
+    Args:
+        fake, real: features, (M, D) and (N, D).
+        fake_labels, real_labels: states, (M, 14) and (N, 14), as in `scores.groups.members`; only 1 and 0 count.
+        seed: of the films that choose the penalty of the linear probe, a fifth.
+
+    Returns:
+        A function of rows of `fake`; 0.5 is chance, higher is better, NaN where no label can be learnt and tested.
+    """
+    ours, theirs = known(fake_labels), known(real_labels)
+    testable = probe.trainable(theirs)
+
+    def measure(rows: np.ndarray) -> float:
+        order = np.random.default_rng(seed).permutation(rows)
+        held, train = np.split(order, [len(order) // 5])
+        sides = [(fake[part], MultiHot(ours.values[part], ours.mask[part])) for part in (train, held)]
+        learnt = np.flatnonzero(probe.trainable(sides[0][1]) & testable)
+        predicted = probe.train(*sides[0], sides[1], Request().penalties)(real)
+        present, absent = ((theirs.values == value) & theirs.mask for value in (1, 0))
+        areas = [ranking.area(predicted[:, one], present[:, one], absent[:, one]) for one in learnt]
+        return float(np.mean(areas)) if areas else float("nan")
+
+    return measure
+
+
+def known(states: np.ndarray) -> MultiHot:
+    """States of labels as values and mask: uncertain and not mentioned are left out."""
+    mask = np.isin(states, (0, 1))
+    return MultiHot(np.where(mask, states, 0).astype(np.float32), mask)
 
 
 def keep_rates(labels: np.ndarray | None, kept: np.ndarray) -> dict[str, Any]:

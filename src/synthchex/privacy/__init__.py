@@ -1,0 +1,1 @@
+"""Whether synthetic films are copies of films of patients."""
