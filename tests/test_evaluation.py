@@ -242,3 +242,17 @@ def test_bad_options_are_said_before_anything_is_read(synthchex: Run, words: lis
     done = synthchex("evaluate", "--real", "a", "--synthetic", "b", "--encoder", "phantom", "--out", "o", *words)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_results_of_other_commands_stand_in_the_report(tmp_path: Path) -> None:
+    from synthchex.commands import evaluation
+
+    for name, found in (("privacy", {"flagged": []}), ("utility", {"classification": {}}), ("other", None)):
+        (tmp_path / name).mkdir()
+        if found is not None:
+            (tmp_path / name / "results.json").write_text(json.dumps({"title": "T", name: found}))
+    both = evaluation.included([tmp_path / "privacy", tmp_path / "utility"])
+    assert both == {"privacy": {"flagged": []}, "utility": {"classification": {}}}
+    for wrong in ([tmp_path / "other"], [tmp_path / "nowhere"], [tmp_path / "privacy"] * 2):
+        with pytest.raises(ValueError, match="expected results of privacy, utility or utility-reports"):
+            evaluation.included(wrong)

@@ -340,3 +340,29 @@ def test_keep_rates_are_those_of_the_label() -> None:
     assert list(found) == ["Lung Opacity"]
     assert (found["Lung Opacity"]["hits"], found["Lung Opacity"]["n"]) == (1, 2)
     assert ablation.keep_rates(None, np.ones(4, bool)) == {}
+
+
+def test_a_filter_that_drops_wrong_labels_is_worth_something_to_classifiers() -> None:
+    rng = np.random.default_rng(0)
+    states = np.full((500, 14), np.nan, np.float32)
+    states[:, 5] = rng.random(500) < 0.5
+    features = rng.normal(size=(500, 8)).astype(np.float32)
+    features[:, 0] += 2 * states[:, 5]
+    fake, labels, real, truth = features[:300], states[:300].copy(), features[300:], states[300:]
+    wrong = rng.random(300) < 0.45
+    labels[wrong, 5] = 1 - labels[wrong, 5]
+    measure = {"TSTR": ablation.tstr(fake, labels, real, truth, seed=0)}
+    found = ablation.ablate(real, fake, ~wrong, draws=15, seed=0, per_subset=measure)["metrics"]["TSTR"]
+    assert found["kept"] > 0.9
+    assert found["kept"] > found["interval"][1], "random subsets hold the wrong labels too"
+    assert found["matched"]["kept"] > 0.85 > 0.5 > found["matched"]["dropped"]
+    assert found["better"] == "higher"
+    assert "TSTR (higher is better)" in ablation.lines(
+        {"kept": 1, "of": 2, "draws": 15, "matched": None, "metrics": {"TSTR": found}}
+    )
+
+
+def test_labels_that_no_film_knows_both_ways_are_not_trained_on() -> None:
+    nothing = np.full((50, 14), np.nan, np.float32)
+    rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert np.isnan(ablation.tstr(rows, nothing, rows, nothing, seed=0)(np.arange(50)))

@@ -23,6 +23,7 @@ from synthchex.scores.request import METRICS, PROTOCOLS
 
 PUBLISHED_NETWORKS = {"encoders": ["inception", "rad-dino"], "image_text": "biovil-t"}
 ROLES = ("image", "prompt", "labels", "patient", "id")
+INCLUDED = ("privacy", "utility", "report_generation")
 
 
 def parser() -> Parser:
@@ -108,6 +109,14 @@ def _add_measures(options: Parser) -> None:
     engines.add_options(how)
     how.add_argument("--title", default="Synthetic against real", help="title of the report")
     how.add_argument("--extra-info", default="", help="name of the model in the CSV files of --protocol chexgenbench")
+    how.add_argument(
+        "--include",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="output of privacy, utility or utility-reports, whose sections the report shows too",
+    )
     how.add_argument("--push-results", metavar="MODEL", help="Hub id of the model whose page shows the scores")
     how.add_argument("--benchmark", help="Hub dataset id that pushed scores belong to")
     how.add_argument("--csv-dir", type=Path, help="where those files are appended to (default OUT)")
@@ -131,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     request = requested(options)
     if options.push_results and not options.benchmark:
         raise ValueError("--push-results needs --benchmark, the dataset id that the scores belong to")
+    others = included(options.include)
     real, synthetic, joined = open_sets(options)
     networks = load_networks(request)
     kept = options.feature_store or options.out / "features"
@@ -146,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         kept=kept,
         networks=networks,
         quiet=options.quiet,
-        extra={"title": options.title, "join": joined},
+        extra={"title": options.title, "join": joined, **others},
         csv=(options.csv_dir or options.out, options.extra_info),
     )
     if options.push_results:
@@ -220,6 +230,26 @@ def _encode_together(
     for images in sets:
         store.share(images, networks.all, kept, batch_size=request.batch_size, num_workers=request.num_workers)
     return process.is_main
+
+
+def included(folders: Sequence[Path]) -> dict[str, Any]:
+    """What other commands measured of the same synthetic set, by the section that shows it.
+
+    Raises:
+        ValueError: a folder without results of such a command, or two of one command.
+    """
+    found: dict[str, Any] = {}
+    for folder in folders:
+        path = folder / "results.json"
+        results = json.loads(path.read_text()) if path.is_file() else {}
+        parts = {name: results[name] for name in INCLUDED if results.get(name)}
+        if not parts or set(parts) & set(found):
+            raise ValueError(
+                f"expected results of privacy, utility or utility-reports in {folder}, each once, got "
+                f"{sorted(parts) or 'none'}; give the --out of these commands"
+            )
+        found |= parts
+    return found
 
 
 def encode_by_ray(
