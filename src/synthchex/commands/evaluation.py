@@ -40,6 +40,7 @@ def parser() -> Parser:
     )
     _add_sets(options)
     _add_measures(options)
+    _add_outputs(options)
     _add_labels(options)
     options.add_common()
     return options
@@ -107,6 +108,10 @@ def _add_measures(options: Parser) -> None:
     how.add_argument("--num-workers", type=int, default=Request.num_workers, help="threads that read films")
     how.add_argument("--device", help="cpu, cuda, …")
     engines.add_options(how)
+
+
+def _add_outputs(options: Parser) -> None:
+    how = options.add_argument_group("report and results")
     how.add_argument("--title", default="Synthetic against real", help="title of the report")
     how.add_argument("--extra-info", default="", help="name of the model in the CSV files of --protocol chexgenbench")
     how.add_argument(

@@ -197,18 +197,30 @@ def open_sets(options: Any) -> list[Arm]:
     from synthchex.data import sources
     from synthchex.study import arms
 
-    real = arms.Arm(
-        design.REAL, design.REAL, _open(options, options.real, 0), policies.stated(options.real, options.source_policy)
-    )
+    films = _open(options, options.real, 0)
+    real = arms.Arm(design.REAL, design.REAL, films, policy_of(films, options.source_policy))
     found = [real]
     for word in options.synthetic:
         name, path = named(word)
         films = _open(options, path, 1)
         if options.strata and films.labels is None and (joined := sources.join(real.films, films)) is not None:
             films = sources.with_labels(films, real.films, joined).take(joined.pairs[:, 1])
-        policy = policies.stated(path, options.synthetic_source_policy)
+        policy = policy_of(films, options.synthetic_source_policy)
         found.append(arms.Arm(design.SYNTHETIC, name, films, policy))
     return found
+
+
+def policy_of(films: ImageSet, given: str | None) -> str:
+    """The policy that was given, or the strictest that the rows of a set say, "unknown" where one says nothing.
+
+    Raises:
+        ValueError: rows are credentialed and something looser was given.
+    """
+    said = {str(value or "unknown") for value in films.provenance.get(policies.COLUMN, ["unknown"])}
+    own = next((policy for policy in policies.POLICIES if policy in said), "unknown")
+    if own == "credentialed" and given not in (None, own):
+        raise ValueError(f"{films.source} says that its films are credentialed, got {given}; leave the option out")
+    return given or own
 
 
 def named(word: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 100
 ROW_GROUP_BYTES = 100 * 2**20
 BATCH_ROWS = 65_536
+OPEN_FILES = 32  # whose footers stay in memory: reading that of a long file takes longer than a row group
 MAX_ROW_BYTES = 286 * 2**20  # a longer row group is not shown by the Hub's viewer
 
 
@@ -147,6 +148,7 @@ class Rows:
         self.count = count
         self.columns: list[str] = pq.ParquetFile(self.files[0]).schema_arrow.names
         self._group = lru_cache(maxsize=2)(self._read_group)
+        self._opened = lru_cache(maxsize=OPEN_FILES)(lambda number: pq.ParquetFile(self.files[number]))
 
     def __len__(self) -> int:
         return self.count
@@ -164,6 +166,24 @@ class Rows:
         import pyarrow.parquet as pq
 
         return pq.ParquetFile(self.files[number]).read_row_group(group)
+
+    def cells(self, name: str, rows: Sequence[int]) -> list[Any]:
+        """Cells of one column; of each row group that holds some of them that column is read, once."""
+        import bisect
+
+        places: dict[int, dict[int, list[int]]] = {}
+        for index in set(rows):
+            if not 0 <= index < self.count:
+                raise IndexError(index)
+            place = bisect.bisect_right(self.starts, (index, len(self.files), 0)) - 1
+            places.setdefault(self.starts[place][1], {}).setdefault(place, []).append(index)
+        found: dict[int, Any] = {}
+        for number, groups in places.items():
+            for place, some in groups.items():
+                start, _, group = self.starts[place]
+                column = self._opened(number).read_row_group(group, columns=[name]).column(0)
+                found |= {index: column[index - start].as_py() for index in some}
+        return [found[index] for index in rows]
 
     def column(self, name: str) -> list[Any]:
         """One whole column, without the images beside it."""

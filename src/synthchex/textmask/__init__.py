@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from synthchex.textmask import fill, masks, ppocr
-from synthchex.textmask.clean import Cleaned, Detector, Segment, Tools, clean
+from synthchex.textmask.clean import Cleaned, Detector, Segment, Tools, clean, erase
 from synthchex.textmask.fill import Fill
 from synthchex.textmask.texts import Text, is_side_marker
 
@@ -22,6 +22,7 @@ __all__ = [
     "Text",
     "Tools",
     "clean",
+    "erase",
     "is_side_marker",
     "load_detector",
     "load_inpainter",

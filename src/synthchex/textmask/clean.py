@@ -68,6 +68,19 @@ def clean(pixels: np.ndarray, tools: Tools, seed: int) -> Cleaned:
     """
     found = tools.detector.detect(pixels)
     kept = [] if tools.remove_side_markers else [text for text in found if is_side_marker(text, pixels.shape)]
+    return erase(pixels, found, kept, tools, seed)
+
+
+def erase(pixels: np.ndarray, found: list[Text], kept: list[Text], tools: Tools, seed: int) -> Cleaned:
+    """A film without those of its texts that are not kept.
+
+    Args:
+        pixels: uint8, (H, W) or (H, W, 3); never changed.
+        found: its texts.
+        kept: those of them that stay.
+        tools: detector, segmenter and inpainter.
+        seed: of the inpainter.
+    """
     removed = [text for text in found if text not in kept]
     if not removed:
         return Cleaned(pixels, None, found, kept, [], "kept-side-marker" if kept else None)
