@@ -147,7 +147,8 @@ def test_files_are_read_in_blocks_and_memory_stays_bounded(tmp_path: Path) -> No
 def test_tensors_give_what_arrays_give() -> None:
     rng = np.random.default_rng(9)
     one, two = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=(40, 8)).astype(np.float32)
-    same(search.nearest(torch.from_numpy(one), torch.from_numpy(two).half().float()), search.nearest(one, two.astype(np.float16)))  # fmt: skip
+    tensors = search.nearest(torch.from_numpy(one), torch.from_numpy(two).half().float())
+    same(tensors, search.nearest(one, two.astype(np.float16)))
     kept = torch.from_numpy(two).clone()
     search.nearest(kept, kept)
     assert torch.equal(kept, torch.from_numpy(two))  # nothing is changed in place
