@@ -4,10 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow matrix lint check install embedded clean
+STUDIO := $(VENV)/studio
+PHANTOMS := synthchex-demo
+
+.PHONY: demo studio test test-slow matrix lint check install embedded clean
 
 demo: $(STAMP)
 	$(BIN)/synthchex demo
+
+# The studio on the embedded phantom domain: the demo makes its films and report first, once. It has an environment of
+# its own, as gradio takes no Pillow 13.
+studio: $(STUDIO)/.installed
+	test -f $(PHANTOMS)/report.html || $(STUDIO)/bin/synthchex demo --out $(PHANTOMS)
+	$(STUDIO)/bin/synthchex studio --films $(PHANTOMS)/judged --real $(PHANTOMS)/real --reports $(PHANTOMS) \
+		--ratings $(PHANTOMS)/ratings.csv --source-policy open
+
+$(STUDIO)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
+	test -x $(STUDIO)/bin/python || $(PYTHON) -m venv $(STUDIO)
+	grep -v '^pillow==' constraints.txt > $(STUDIO)/constraints.txt
+	$(STUDIO)/bin/python -m pip install --quiet --constraint $(STUDIO)/constraints.txt torch
+	$(STUDIO)/bin/python -m pip install --quiet --constraint $(STUDIO)/constraints.txt --editable '.[study,generate]'
+	touch $@
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -82,6 +82,25 @@ def test_copies_are_flagged_named_and_shown(made: dict[str, Path], tmp_path: Pat
     }
 
 
+def test_patients_are_recognised_beside_chance_and_the_benchmark_has_its_table(
+    made: dict[str, Path], tmp_path: Path, inside: Run
+) -> None:
+    asked = ["--reid", "cosine", "--false-positives", 0.05, "--protocol", "chexgenbench", "--planted", 0, "--no-copies"]
+    assert inside(*words(made, "leaky", *asked, "--out", tmp_path)).returncode == 0
+    said = found(tmp_path)["reidentification"]
+    assert said["score"] == "cosine of phantom"
+    assert said["calibration"]["patients"] == 40
+    assert said["match"]["synthetic"]["films"] == 60
+    assert said["match"]["held_out"]["hits"] > 0, "the best of many films passes a threshold of pairs by chance"
+    assert {"Avg. Re-ID Score", "Avg. Latent Distance", "Avg. Pixel Distance", "Count Re-ID > delta"} <= set(
+        said["benchmark"]["summary"]
+    )
+    assert all(row["Min_pixel_distance"] <= row["Mean_pixel_distance"] for row in said["benchmark"]["rows"])
+    page = (tmp_path / "report.html").read_text()
+    assert "Films that match a training patient" in page
+    assert "CheXGenBench&#39;s privacy table" in page
+
+
 def test_new_films_are_not_flagged(made: dict[str, Path], tmp_path: Path, inside: Run) -> None:
     done = inside(*words(made, "new", "--planted", 0, "--no-copies", "--check", "--json", "--out", tmp_path))
     assert done.returncode == 0, done.stderr
