@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 STUDIO := $(VENV)/studio
 PHANTOMS := synthchex-demo
 
-.PHONY: demo studio test test-slow matrix lint check install embedded clean
+.PHONY: demo studio study test test-slow matrix lint check install embedded clean
 
 demo: $(STAMP)
 	$(BIN)/synthchex demo
@@ -26,8 +26,17 @@ $(STUDIO)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(STUDIO)/bin/python -m pip install --quiet --constraint $(STUDIO)/constraints.txt --editable '.[study,generate]'
 	touch $@
 
+# A reader study of real against generated phantoms: made once (that prints the readers' codes), then served.
+study: $(STUDIO)/.installed
+	test -f $(PHANTOMS)/report.html || $(STUDIO)/bin/synthchex demo --out $(PHANTOMS)
+	test -d $(PHANTOMS)/study || $(STUDIO)/bin/synthchex study new --real $(PHANTOMS)/real --synthetic $(PHANTOMS)/dataset \
+		--tasks authenticity quality --n 10 --size 64 --source-policy open --synthetic-source-policy open \
+		--out $(PHANTOMS)/study
+	$(STUDIO)/bin/synthchex study run $(PHANTOMS)/study
+
+# Two processes, each with whole files; OMP_NUM_THREADS keeps them out of each other's way.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -52,7 +52,19 @@ def _add_sets(options: Parser) -> None:
     )
     sets.add_argument("--real", required=True, help="the reference set")
     sets.add_argument("--synthetic", required=True, help="the set to score")
-    for role in ROLES:
+    add_columns(sets)
+    sets.add_argument("--split", default="train", help="split of a saved or Hub dataset (default train)")
+    sets.add_argument(
+        "--source-policy",
+        choices=policies.POLICIES,
+        help="where the real films come from; only open ones are shown in the report (default: what the set says)",
+    )
+    sets.add_argument("--drop-repeated-prompts", action="store_true", help="keep one real film per prompt")
+
+
+def add_columns(sets: Any, roles: Sequence[str] = ROLES) -> None:
+    """How columns and folders of both sets are called, where they have no known name."""
+    for role in roles:
         sets.add_argument(
             f"--{role}-column",
             nargs="+",
@@ -62,13 +74,6 @@ def _add_sets(options: Parser) -> None:
     sets.add_argument(
         "--image-dir", nargs="+", metavar="DIR", help="folder of the images of a table; a second one for the synthetic"
     )
-    sets.add_argument("--split", default="train", help="split of a saved or Hub dataset (default train)")
-    sets.add_argument(
-        "--source-policy",
-        choices=policies.POLICIES,
-        help="where the real films come from; only open ones are shown in the report (default: what the set says)",
-    )
-    sets.add_argument("--drop-repeated-prompts", action="store_true", help="keep one real film per prompt")
 
 
 def _add_measures(options: Parser) -> None:

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from synthchex.commands import evaluation
 from synthchex.data import shards, sources
 from synthchex.data.importers import policies
 from synthchex.options import Parser, run
@@ -51,16 +52,7 @@ def _add_sets(options: Parser) -> None:
     sets.add_argument(
         "--external-test", nargs="+", default=[], metavar="NAME=SET", help="further test sets, e.g. of other hospitals"
     )
-    for role in ROLES:
-        sets.add_argument(
-            f"--{role}-column",
-            nargs="+",
-            metavar="NAME",
-            help=f"{role} column where it has no known name; a second name is that of the synthetic set",
-        )
-    sets.add_argument(
-        "--image-dir", nargs="+", metavar="DIR", help="folder of the images of a table; a second one for the synthetic"
-    )
+    evaluation.add_columns(sets, ROLES)
     sets.add_argument("--split", default="train", help="split of --real, --synthetic and --test (default train)")
     sets.add_argument("--test-split", help="split of the test sets, where it is another one")
     sets.add_argument(

@@ -57,3 +57,23 @@ def build(found: Any, kind: type[Recipe], *, where: str) -> Recipe:
         return kind(**found)
     except TypeError as error:
         raise ValueError(f"{where} is not complete: {error}") from error
+
+
+def typed(recipe: str, name: str, kind: type, value: Any, *, may_be_none: bool = False) -> Any:
+    """A value as its field has it: YAML reads 1e-4 as text and gives lists for tuples.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if value is None and may_be_none:
+        return None
+    try:
+        if kind is tuple and not isinstance(value, str):
+            return tuple(str(word) for word in value)
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"recipe {recipe}: {name} must be {kind.__name__}, got {value!r}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from synthchex.data import recipes
+
 FITS = ("crop", "pad", "resize")
 CHOICES: dict[str, tuple[str, ...]] = {
     "fit": FITS,
@@ -132,20 +134,8 @@ class Recipe:
 
 
 def _typed(recipe: str, name: str, default: Any, value: Any) -> Any:
-    """A value as its field has it: YAML reads 1e-4 as text and gives lists for tuples."""
-    if value is None and name in MAY_BE_NONE:
-        return None
     kind = MAY_BE_NONE.get(name) or (str if name in ("name", "base") else type(default))
-    try:
-        if kind is tuple and not isinstance(value, str):
-            return tuple(str(word) for word in value)
-        if kind is float and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
-            return value
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"recipe {recipe}: {name} must be {kind.__name__}, got {value!r}")
+    return recipes.typed(recipe, name, kind, value, may_be_none=name in MAY_BE_NONE)
 
 
 def changes() -> list[tuple[str, type]]:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from synthchex.data import recipes
+
 CONFIGS = Path(__file__).parent / "configs"
 MIXED = ("no", "bf16")
 INDICATION = "{indication}"
@@ -98,20 +100,8 @@ class ReportRecipe:
 
 
 def _typed(recipe: str, name: str, default: Any, value: Any) -> Any:
-    """A value as its field has it: YAML reads 1e-4 as text and gives lists for tuples."""
-    if value is None and name in MAY_BE_NONE:
-        return None
     kind = MAY_BE_NONE.get(name) or type(default)
-    try:
-        if kind is tuple and not isinstance(value, str):
-            return tuple(str(word) for word in value)
-        if kind is float and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
-            return value
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"recipe {recipe}: {name} must be {kind.__name__}, got {value!r}")
+    return recipes.typed(recipe, name, kind, value, may_be_none=name in MAY_BE_NONE)
 
 
 def changes() -> list[tuple[str, type]]:
