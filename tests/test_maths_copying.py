@@ -258,3 +258,14 @@ def test_one_near_copy_among_many_films_is_certain_and_new_films_are_not() -> No
         assert found.dcr[7] < found.certain.distance
         assert found.certain.p_value < 0.02
     assert calls <= 3, "at the stated chance of 1 % of sets"
+
+
+@pytest.mark.parametrize("people", [1, 2])
+def test_one_or_two_patients_set_no_certain_limit(people: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        null, films = (np.exp(rng.normal(0, 0.3, count)) for count in (40, 200))
+        near = [Nearest(np.stack([side, side * 1.1], 1), np.zeros((len(side), 2), int)) for side in (films, null)]
+        found = copying.compare(*near, real_clusters=np.arange(40) % people)
+        assert found.certain.expected == found.limit.expected == pytest.approx(1 / (people + 1))
+        assert found.certain.p_value > 0.01

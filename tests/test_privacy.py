@@ -177,3 +177,87 @@ def test_least_hits_have_the_chance_that_is_asked_for() -> None:
         least = selftest._least_hits(quantile, size, null, 0.05)
         assert copying.chance_of(least, size, quantile, null + 1.0) < 0.05
         assert copying.chance_of(least - 1, size, quantile, null + 1.0) >= 0.05
+
+
+def test_a_policy_is_that_of_the_training_films_and_no_looser(made: dict[str, Path], tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    said = {}
+    for name in ("open", "credentialed"):
+        pq.write_table(pa.table({"source_policy": [name]}), tmp_path / f"{name}.parquet")
+        said[name] = tmp_path / f"{name}.parquet"
+
+    def policy(real: Path, held_out: Path, synthetic: Path, *more: str) -> str:
+        sides = ["--real", real, "--held-out", held_out, "--synthetic", synthetic, "--out", tmp_path]
+        return privacy.source_policy(privacy.parser().parse_args([*map(str, sides), *more]))
+
+    table = made["new"]
+    assert policy(table, said["open"], table) == "unknown", "held-out films say nothing of the training films"
+    assert policy(said["open"], table, table) == "open"
+    assert policy(said["open"], said["credentialed"], table) == "credentialed"
+    assert policy(said["open"], said["open"], said["credentialed"]) == "credentialed", "its prompts would be shown"
+    assert policy(table, table, table, "--source-policy", "open") == "open"
+    with pytest.raises(ValueError, match="says that its films are credentialed"):
+        policy(said["credentialed"], table, table, "--source-policy", "open")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--protocol", "chexgenbench"], "--protocol chexgenbench needs --reid"),
+        (["--planted", "-1"], "expected --planted from 0"),
+        (["--clique-size", "1"], "expected --planted from 0 and --clique-size from 2, got 50 and 1"),
+        (["--membership", "no-such-recipe.yaml"], "no-such-recipe"),
+        (["--reports", "no-such-table.csv"], "no-such-table"),
+        (["--real", "few"], "got 19 in .*leave its search out with --no-copies"),
+    ],
+)
+def test_what_would_fail_late_fails_first(made: dict[str, Path], tmp_path: Path, more: list[str], message: str) -> None:
+    if "few" in more:
+        lines = made["train"].read_text().splitlines()[:39]  # a head and 19 patients
+        few = made["train"].parent / "few.csv"
+        few.write_text("\n".join(lines))
+        more = ["--real", str(few)]
+    options = privacy.parser().parse_args([*map(str, words(made, "new", "--out", tmp_path)[1:]), *more])
+    with pytest.raises((ValueError, OSError), match=message):
+        privacy.open_sets(options)
+
+
+def test_films_that_cannot_be_read_are_told(made: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    films = list(phantom.make(30, seed=5).images)
+    train = write(folder, films, ["lungs are clear"] * 30, [f"p{row}" for row in range(30)])
+    (folder / "003.png").write_bytes(b"no film")
+    sides = ["--real", train, "--held-out", made["held"], "--synthetic", made["new"], "--out", tmp_path]
+    options = privacy.parser().parse_args([*map(str, sides)])
+    real, synthetic, held_out = privacy.open_sets(options)
+    space = privacy.neighbours.neighbours(synthetic, real, held_out, privacy.Request(["pixels"]))["pixels"]
+    told = "1 training films could not be read: copies of them are not found"
+    assert told in space.results["warnings"]
+    assert not [text for text in space.results["warnings"] if "held-out films could" in text or "synthetic" in text]
+
+    from synthchex.report import privacy as report
+    from synthchex.report.blocks import Text
+
+    included = {"privacy": {"neighbours": [space.results]}, "warnings": []}
+    notes = [block for block in report.section(included, {}) if isinstance(block, Text)]
+    assert any(told in text for block in notes for text in block.paragraphs), "evaluate --include shows it too"
+
+
+def test_prompts_with_labels_of_their_own_are_compared_without_labels(made: dict[str, Path], tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from synthchex.commands import privacy_parts as parts
+    from synthchex.privacy import extraction
+
+    options = privacy.parser().parse_args([*map(str, words(made, "new", "--out", tmp_path)[1:])])
+    synthetic = privacy.open_sets(options)[1]
+    prompts = np.arange(60) // 4
+    states = np.zeros((60, 14), np.float32)
+    states[np.arange(60), prompts % 14] = 1
+    synthetic = replace(synthetic, prompts=[f"prompt {row}" for row in prompts], labels=states)
+    found = parts.repeated(options, extraction.Tiles(8, 2), synthetic, tmp_path)
+    assert found is not None
+    limit = found["spaces"]["all"]["limit"] or found["spaces"]["phantom"]["limit"]
+    assert not limit["same_labels"]
+    assert limit["quantile"] == pytest.approx(1 / (15 * 14 / 2 + 1))

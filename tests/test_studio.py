@@ -695,3 +695,34 @@ def test_a_card_has_downloads_verdict_and_probabilities() -> None:
     blank = markup.made([generate.Made(row | {"drop_reason": "not-finite"}, None, None, {})], 1)
     assert "not-finite" in blank
     assert Filter().order == STORED
+
+
+def test_evaluations_of_equal_names_all_stand_there_and_keep_their_scores(tmp_path: Path) -> None:
+    roots = [tmp_path / root for root in ("one", "two", "three")]
+    for root in roots:
+        (root / "seed0" / "scores").mkdir(parents=True)
+        (root / "seed0" / "scores" / "results.json").write_text("{}")
+        table = {"set": ["synthetic"], "id": ["row-0"], "realism": [float(len(root.name))]}
+        pq.write_table(pa.table(table), root / "seed0" / "scores" / "samples.parquet")
+    found = reports.evaluations(roots)
+    assert list(found) == ["scores", "seed0/scores", "three/seed0/scores"]
+    assert [path.parents[1].name for path in found.values()] == ["one", "two", "three"]
+    Image.fromarray(np.full((32, 32), 90, np.uint8)).save(tmp_path / "film.png")
+    (tmp_path / "films.csv").write_text("id,image\nrow-0,film.png\n")
+    known = index.open_index(str(tmp_path / "films.csv"))
+    for name, folder in found.items():
+        known = index.with_samples(known, folder, name)
+    assert {"realism (scores)", "realism (seed0/scores)", "realism (three/seed0/scores)"} <= set(known.scores)
+
+
+@pytest.mark.parametrize("text", ["{oops", "[1, 2]"])
+def test_scores_that_are_no_json_object_are_named_with_their_row(tmp_path: Path, text: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((32, 32), 90, np.uint8)).save(buffer, "PNG")
+    images_ = pa.array(
+        [{"bytes": buffer.getvalue(), "path": None}] * 2, pa.struct({"bytes": "binary", "path": "string"})
+    )
+    path = tmp_path / "films.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "image": images_, "quality_scores": ["{}", text]}), path)
+    with pytest.raises(ValueError, match="JSON object in quality_scores of row 1"):
+        index.open_index(str(path))

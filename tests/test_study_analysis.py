@@ -229,7 +229,7 @@ def registered() -> dict[str, Any]:
     return {
         "title": "A & B",
         "sha256": "ab" * 32,
-        "design": {"n": 50, "repeats": 0.15, "practice": 4, "size": 512},
+        "design": {"n": 50, "repeats": 0.15, "practice": 4, "size": 512, "alpha": 0.05},
         "arms": arms,
         "hypotheses": ["Accuracy differs from 0.5."],
         "exclusions": ["None."],
@@ -271,3 +271,130 @@ def test_opinions_are_of_synthetic_films_and_first_showings() -> None:
     rows = [answer(reader, case, call(reader == "R1")) for reader in ("R1", "R2") for case in truth]
     rows.append(answer("R2", "c000", call(True), repeat=True))
     assert results.opinions({"authenticity": rows}, truth) == {"called synthetic": {"film-c000": 0.5, "film-c001": 0.5}}
+
+
+# --- arms of different sizes, answers that do not vary
+
+
+def unequal(real: int = 5, synthetic: int = 10) -> dict[str, dict[str, Any]]:
+    """One real set and two models, which together have more films."""
+    arms = ["real"] * real + ["synthetic"] * synthetic
+    return {
+        f"c{case}": {"arm": arm, "model": arm if arm == "real" else f"m{case % 2}", "stratum": "all"}
+        for case, arm in enumerate(arms)
+    }
+
+
+def all_called(truth: dict[str, dict[str, Any]], readers: int, right: bool = False) -> list[dict[str, Any]]:
+    """Readers who call every film synthetic, or every film rightly."""
+    return [
+        answer(f"R{reader}", case, call(not right or one["arm"] == "synthetic"), place)
+        for reader in range(readers)
+        for place, (case, one) in enumerate(truth.items())
+    ]
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_who_calls_every_film_synthetic_is_at_chance_however_many_models_there_are(readers: int) -> None:
+    truth = unequal(50, 150)
+    found = authenticity.analyse(all_called(truth, readers), truth)
+    together = found["together"]
+    assert together["accuracy"]["value"] == pytest.approx(0.5), "not 0.75"
+    assert together["accuracy"]["low"] < 0.5 < together["accuracy"]["high"]
+    assert together["p_value"] > 0.9
+    for row in found["readers"]:
+        assert row["balanced_accuracy"]["value"] == pytest.approx(0.5)
+        assert row["p_value"] == pytest.approx(1)
+
+
+def test_readers_who_guess_are_seldom_told_from_chance_where_arms_differ_in_size() -> None:
+    rng, truth, told = np.random.default_rng(2), unequal(30, 60), 0
+    for _ in range(200):
+        rows = [
+            answer(f"R{reader}", case, call(bool(rng.random() < 0.7)), place)
+            for reader in range(2)
+            for place, case in enumerate(truth)
+        ]
+        told += authenticity.analyse(rows, truth)["together"]["p_value"] < 0.05
+    assert told <= 20
+
+
+def test_accuracy_is_the_mean_of_sensitivity_and_specificity() -> None:
+    truth = unequal(20, 40)
+    rng = np.random.default_rng(3)
+    rows = [answer(f"R{r}", case, call(bool(rng.random() < 0.6)), p) for r in range(3) for p, case in enumerate(truth)]
+    together = authenticity.analyse(rows, truth)["together"]
+    both = (together["sensitivity"]["value"] + together["specificity"]["value"]) / 2
+    assert together["accuracy"]["value"] == pytest.approx(both)
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_answers_that_are_all_right_leave_an_interval_and_an_exact_p_value(readers: int) -> None:
+    truth = unequal(4, 4)
+    together = authenticity.analyse(all_called(truth, readers, right=True), truth)["together"]
+    assert together["p_value"] == pytest.approx(2 / 2**8), "eight films cannot have a p value of 0"
+    for key, films in (("accuracy", 8), ("sensitivity", 4), ("specificity", 4)):
+        assert (together[key]["value"], together[key]["high"]) == (1, 1)
+        assert together[key]["low"] == pytest.approx(films / (films + 1.959964**2)), "Wilson's over films"
+    assert together["fool_rate"]["high"] == pytest.approx(1 - together["sensitivity"]["low"])
+    parts = authenticity.analyse(all_called(truth, readers), truth)["models"]
+    assert all(row["interval"][0] < 1 for row in parts)
+
+
+def test_equivalence_is_tested_at_the_registered_alpha() -> None:
+    rows = simulated(np.random.default_rng(1), 8, 150, 0.0, 0.0)
+    p_value = authenticity.analyse(rows, truths(150))["together"]["equivalence"]["p_value"]
+    said = [
+        authenticity.analyse(rows, truths(150), alpha=alpha)["together"]["equivalence"]["equivalent"]
+        for alpha in (p_value * 2, p_value / 2)
+    ]
+    assert said == [True, False]
+
+
+def test_a_film_without_findings_is_read_as_no_finding() -> None:
+    truth = {f"c{case}": {"arm": "real", "labels": {"No Finding": int(case < 3)}} for case in range(6)}
+    views = [[], ["Support Devices"], ["Edema"], [], ["Edema"], ["Fracture"]]
+    rows = [answer("R1", case, {"present": view}) for case, view in zip(truth, views, strict=True)]
+    (row,) = ratings.diagnosis(rows, truth)
+    assert (row["sensitivity"]["hits"], row["sensitivity"]["n"]) == (2, 3)
+    assert (row["specificity"]["hits"], row["specificity"]["n"]) == (2, 3)
+
+
+def test_opinions_on_films_of_two_models_with_the_same_id_are_not_mixed() -> None:
+    truth = {
+        f"{model}{film}": {"arm": "synthetic", "model": model, "source_id": f"p{film}"}
+        for model in ("a", "b")
+        for film in range(2)
+    }
+    rows = [answer("R1", case, call(case.startswith("a"))) for case in truth]
+    with pytest.raises(ValueError, match="--samples MODEL=FILE"):
+        results.opinions({"authenticity": rows}, truth)
+    assert results.opinions({"authenticity": rows}, truth, "a") == {"called synthetic": {"p0": 1.0, "p1": 1.0}}
+    assert results.opinions({"authenticity": rows}, truth, "b") == {"called synthetic": {"p0": 0.0, "p1": 0.0}}
+    with pytest.raises(ValueError, match="got 0 films"):
+        results.opinions({"authenticity": rows}, truth, "c")
+
+
+def test_intervals_of_correlations_have_the_confidence_that_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    one, two = ({f"f{film}": value for film, value in enumerate(rng.random(40))} for _ in range(2))
+    wide, narrow = (ratings.correlations(one, {"m": two}, confidence=share)[0]["interval"] for share in (0.99, 0.5))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_answers_on_pairs_name_the_models_of_both_sides() -> None:
+    truth = {f"c{model}": {"arm": "synthetic", "model": model, "stratum": "all"} for model in "ab"}
+    row = {**answer("R1", "pair", {"chosen": "left", "left": "cb", "right": "ca"}), "task": "preference"}
+    assert results.comma_separated([row], truth).splitlines()[1].startswith("R1,preference,pair,synthetic,b/a,all,")
+
+
+def test_too_few_common_ratings_are_told_and_not_taken_for_no_difference() -> None:
+    truth = truths(6)
+    rows = [rated("R1", case, 3) for case in truth] + [rated("R2", "c000", 3)]
+    found = {
+        "study": registered(),
+        "answers": {"readers": [], "excluded": {}},
+        "quality": ratings.quality(rows, truth),
+    }
+    (said,) = page.summary(found)
+    assert "could not be tested: all readers rated only 1 film;" in said

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("starlette")
@@ -25,8 +27,9 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from synthchex import cli
+from synthchex.commands import study_analysis
 from synthchex.options import BAD_INPUT
-from synthchex.study import access, answers, arms, design, server, serving
+from synthchex.study import access, answers, arms, design, results, server, serving
 
 sys.path.insert(0, str(Path(__file__).parent))
 import readers
@@ -561,6 +564,11 @@ def test_a_name_that_was_given_is_known(study: readers.Study) -> None:
         assert own.get("/", headers={"host": "localhost"}).status_code == 400
 
 
+def test_a_name_may_be_given_in_capitals(study: readers.Study) -> None:
+    with TestClient(server.app(study.folder, hosts=["Reads.Example.org"]), base_url="https://reads.example.org") as own:
+        assert own.get("/").status_code == 200
+
+
 def test_bodies_are_bounded_and_must_be_json(client: TestClient, study: readers.Study) -> None:
     item = enter(client, study.codes["R1"])
     assert client.post("/answer", content=b"x" * 70_000, headers=REQUEST).status_code == 413
@@ -635,3 +643,55 @@ def test_a_new_code_ends_the_sessions_of_the_old_one(client: TestClient, study: 
     enter(client, study.codes["R1"])
     answers.forget_sessions(study.folder, "R1")
     assert client.get("/item").status_code == 401
+
+
+def test_a_study_of_all_tasks_and_two_models_is_analysed_by_the_command(
+    address: str, study: readers.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both readers call every film synthetic, over HTTP; one of them is left out."""
+    for code in study.codes.values():
+        reader = readers.Reader(address)
+        item = reader.enter(code)
+        while item["state"] == "item":
+            said = {"call": "synthetic", "confidence": 3} if item["task"] == "authenticity" else {}
+            item = reader.answer(item, **said).json
+    out = tmp_path / "out"
+    words = ["study", "analyse", str(study.folder), "--out", str(out)]
+    assert not cli.main([*words, "--exclude", "R2=stopped"])
+    found = json.loads((out / "results.json").read_text())
+    assert {"authenticity", "quality", "diagnosis", "preference"} <= set(found)
+    assert found["authenticity"]["together"]["accuracy"]["value"] == pytest.approx(0.5), "two models, one real set"
+    assert found["authenticity"]["together"]["equivalence"]["alpha"] == found["study"]["design"]["alpha"]
+    text = (out / "answers.imrmc").read_text()
+    assert "R1," in text
+    assert "R2," not in text, "excluded readers are left out"
+    assert "NR:1" in text
+    (given,) = [row for row in found["answers"]["readers"] if row["excluded"]]
+    assert given["reader"] == "R2"
+    assert "on 12 films that all of them called" in capsys.readouterr().out
+    assert cli.main([*words, "--samples", str(tmp_path / "none.parquet")]) == BAD_INPUT
+    assert "expected samples.parquet" in capsys.readouterr().err
+    assert cli.main([*words, "--confidence-level", "95"]) == BAD_INPUT
+    assert "between 0 and 1, got 95" in capsys.readouterr().err
+
+
+def test_samples_are_of_the_named_model_and_of_synthetic_films(
+    study: readers.Study, address: str, tmp_path: Path
+) -> None:
+    reader = readers.Reader(address)
+    item = reader.enter(study.codes["R1"])
+    while item["state"] == "item":
+        item = reader.answer(item).json
+    ids = [one["source_id"] for one in answers.truth(study.folder).values() if one["model"] == readers.MODELS[0]]
+    path = tmp_path / "samples.parquet"
+    sides = ["synthetic"] * len(ids) + ["real"] * len(ids)
+    nothing: list[float | None] = [None] * len(ids)
+    pq.write_table(
+        pa.table({"set": sides, "id": ids * 2, "near": pa.array([*nothing, *map(float, range(len(ids)))])}), path
+    )
+    found = results.analyse(study.folder, samples=path, model=readers.MODELS[0])["correlations"]
+    assert {row["n"] for row in found} == {0}, "numbers of real films with the same ids are not of these films"
+    with pytest.raises(ValueError, match="write --samples MODEL=FILE"):
+        results.analyse(study.folder, samples=path, model="nobody")
+    assert study_analysis.samples_of(f"alphadiff={path}") == ("alphadiff", path)
+    assert study_analysis.samples_of(str(path)) == (None, path)

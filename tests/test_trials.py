@@ -362,7 +362,31 @@ def test_a_filter_that_drops_wrong_labels_is_worth_something_to_classifiers() ->
     )
 
 
-def test_labels_that_no_film_knows_both_ways_are_not_trained_on() -> None:
+def test_labels_that_no_film_knows_both_ways_are_refused() -> None:
     nothing = np.full((50, 14), np.nan, np.float32)
     rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    assert np.isnan(ablation.tstr(rows, nothing, rows, nothing, seed=0)(np.arange(50)))
+    with pytest.raises(ValueError, match=r"TSTR needs a label that some films have .* leave --utility out"):
+        ablation.tstr(rows, nothing, rows, nothing, seed=0)
+
+
+def test_a_label_that_a_subset_lost_counts_as_chance() -> None:
+    """Else a filter that drops all films of a hard label would seem to help."""
+    rng = np.random.default_rng(0)
+    states = np.full((120, 14), np.nan, np.float32)
+    states[:, 5], states[:, 6] = rng.random(120) < 0.5, np.arange(120) < 40
+    features = rng.normal(size=(120, 6)).astype(np.float32)
+    features[:, 0] += 3 * states[:, 5]
+    measure = ablation.tstr(features, states, features, states, seed=0)
+    only = states.copy()
+    only[:, 6] = np.nan
+    alone = ablation.tstr(features, only, features, only, seed=0)
+    without = np.arange(40, 120)
+    assert measure(without) == pytest.approx((alone(without) + 0.5) / 2)
+
+
+def test_a_fact_that_no_film_of_a_subset_has_is_not_called_significant() -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(60, 4)).astype(np.float32), rng.normal(size=(70, 4)).astype(np.float32)
+    kept = np.arange(70) < 40
+    with pytest.raises(ValueError, match="expected fact of films of every subset"):
+        ablation.ablate(real, fake, kept, draws=5, seed=0, per_film={"fact": np.where(kept, np.nan, 1.0)})

@@ -286,6 +286,66 @@ def test_seeds_change_the_split_and_nothing_else_does() -> None:
     assert set(one.real_validation) != set(other.real_validation)
 
 
+def test_every_seed_has_the_same_arms_where_patients_have_several_films(
+    trio: tuple[sets.Films, sets.Films, sets.Films],
+) -> None:
+    """A split by patient leaves each seed another number of films: arms of one seed alone cannot be compared."""
+
+    def mixed(given: sets.Films, count: int) -> sets.Films:
+        owners = np.random.default_rng(count).integers(0, 75, count)
+        return replace(given.take(np.arange(count)), groups=splits.keys(f"{given.name} {owner}" for owner in owners))
+
+    real, synthetic = mixed(trio[0], 300), mixed(trio[1], 301)
+    request = Request(**QUICK, mix=(1.25,))
+    sizes = {len(arms.parts_of(real.groups, synthetic.groups, request, seed).real) for seed in range(3)}
+    assert len(sizes) > 1
+    made = arms.plans(real.groups, synthetic.groups, request)
+    told = [[(arm.name, len(arm.train.real), len(arm.train.synthetic)) for arm in plan.arms] for plan in made]
+    assert told[0] == told[1] == told[2]
+    study = classification.study(real, synthetic, [trio[2]], request)
+    assert all(len(row["macro"]["auroc_seeds"]) == 3 for row in study["scores"])
+
+
+def test_the_seed_of_all_seeds_changes_the_split() -> None:
+    groups = np.arange(60)
+    one, other = (arms.parts_of(groups, groups, Request(seed=seed), 0) for seed in (0, 1))
+    assert set(one.real_validation) != set(other.real_validation)
+    assert set(one.synthetic_validation) != set(other.synthetic_validation)
+
+
+def test_synthetic_films_that_join_no_real_one_have_no_labels() -> None:
+    """They are left out, though a label that is not mentioned may count as negative."""
+    ids = list("abc")
+    real = sources.ImageSet("real", ids, ids.__getitem__, ["p", "q", "r"], np.ones((3, 14), np.float32))
+    made = sources.ImageSet("made", ids, ids.__getitem__, ["q", "other", "p"])
+    joined = sources.join(real, made)
+    assert joined is not None
+    found = classification.labelled(made, real, joined)
+    assert (list(found.ids), dict(found.notes)) == (["a", "c"], {"label-not-joined": 1})
+    read: Any = (np.zeros((2, 3)), np.arange(2), ["1", "2"], {})
+    labels = sets.films("synthetic", found, read, Request(not_mentioned="negative")).labels
+    assert (labels.values == 1).all()
+    none = sources.ImageSet("made", ids, ids.__getitem__, ["x", "y", "z"])
+    apart = sources.join(real, none)
+    assert apart is not None
+    with pytest.raises(ValueError, match="3 films that join none; name the column of labels"):
+        classification.labelled(none, real, apart)
+
+
+def test_what_a_reader_must_know_of_the_sets_is_said(trio: tuple[sets.Films, sets.Films, sets.Films]) -> None:
+    real, synthetic, test = trio
+    owners = [f"{sets.UNKNOWN}0", *(real.images.patients or ())[1:]]
+    real = replace(real, images=replace(real.images, patients=owners, notes={"patient-empty": 1}))
+    reasons = ["blurred", "", None, *[""] * (len(synthetic) - 3)]
+    images = replace(synthetic.images, provenance={"drop_reason": reasons}, notes={"label-not-joined": 7})
+    told = sets.warnings(real, replace(synthetic, images=images), [test], {}, Request())
+    assert any(text.startswith("real: the patients of 1 of 300 films are not known") for text in told)
+    assert any(text.startswith("synthetic: 1 films have a reason to be dropped") for text in told)
+    assert any(text.startswith("synthetic: 7 films join no real film") for text in told)
+    assert len(told) == 3
+    assert real.describe()["notes"] == {"patient-empty": 1}
+
+
 def test_defect_mixed_by_ids_that_are_not_unique(trio: tuple[sets.Films, sets.Films, sets.Films]) -> None:
     """Half of the real films are replaced by row, whatever their ids: by their own synthetic films first."""
     real, synthetic = np.arange(40), np.arange(100)
@@ -599,6 +659,8 @@ def test_predictions_name_no_film(studied: dict[str, Any]) -> None:
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--rotation", "90"], "rotation must lie between 0 and 30"),
         (["--uncertain", "maybe"], "must be among"),
+        (["--extra-info", "a/b"], "--extra-info must be a part of a file's name"),
+        (["--age-bands", "80", "60"], "age_bands must be one or more edges that rise"),
         (["--validation-share", "1"], "must lie between 0 and 1"),
     ],
 )

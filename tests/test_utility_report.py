@@ -111,6 +111,28 @@ def test_words_of_plots_say_their_numbers(results: dict[str, Any]) -> None:
     assert isinstance(drawn["utility_curves"], canvas.Plot)
 
 
+def test_a_setting_of_the_benchmark_is_not_said_to_be_of_one_size(results: dict[str, Any]) -> None:
+    """`all_original` has all real films, however few synthetic ones there are."""
+    assert "on as many real films 0.820" in utility.headlines(results)[0]
+    names = {"tstr": "all_synthetic", "trtr": "all_original"}
+    rows = [
+        row | {"arm": names[row["arm"]]}
+        for row in results["utility"]["classification"]["scores"]
+        if row["arm"] in names
+    ]
+    found = results | {"utility": {"classification": results["utility"]["classification"] | {"scores": rows}}}
+    assert "on all real films 0.850" in utility.headlines(found)[0]
+    plot = utility.labels(rows, "x", "test", None)
+    assert plot is not None
+    assert "trained on all real films" in plot.caption
+
+
+def test_trts_is_not_said_to_be_on_the_same_films(results: dict[str, Any]) -> None:
+    rows = utility.by_test(results)["test"]
+    assert rows[-1]["arm"] == "trts"
+    assert "TRTS is tested on synthetic films" in utility.arms(rows, results).note
+
+
 def test_bars_begin_at_chance_and_may_lie_below_it(results: dict[str, Any]) -> None:
     rows = copy.deepcopy(results["utility"]["classification"]["scores"][:2])
     rows[1]["macro"] |= {"auroc": 0.44, "auroc_interval": [0.4, 0.48]}

@@ -318,6 +318,43 @@ def test_a_film_of_the_test_set_is_refused_where_patients_are_unknown(sets: Path
         cases.check_apart(unknown, real.take([0, 1, 2]), "real")
 
 
+def test_films_of_unknown_patients_are_not_of_one_patient(sets: Path) -> None:
+    """Rows of two tables have the same numbers."""
+    from dataclasses import replace
+
+    real, test = (cases.open_cases(str(sets / name / "films.csv")) for name in ("real", "test"))
+    real, test = (
+        replace(one, films=replace(one.films, patients=["unknown, row 0", *(one.films.patients or ())[1:]]))
+        for one in (real, test)
+    )
+    assert "could not be checked" in cases.check_apart(real, test, "real")[0]
+
+
+def test_a_split_leaves_the_same_film_on_one_side(sets: Path) -> None:
+    """Films alike of several patients would be refused by the check that follows."""
+    from dataclasses import replace
+
+    real = cases.open_cases(str(sets / "real/films.csv"))
+    assert len(set(real.patients or ())) > 6
+    doubled = replace(real, digests=[f"{row % 20}" for row in range(len(real))])
+    train, test = cases.split(doubled, 0.3)
+    assert cases.check_apart(train, test, "real") == []
+
+
+def test_films_with_a_reason_to_be_dropped_are_noticed(sets: Path, tmp_path: Path) -> None:
+    from synthchex.commands import utility_reports
+
+    lines = (sets / "synthetic/films.csv").read_text().splitlines()
+    reasons = ["drop_reason", "blurred", *[""] * (len(lines) - 2)]
+    table = tmp_path / "judged.csv"
+    table.write_text("\n".join(f"{line},{reason}" for line, reason in zip(lines, reasons, strict=True)) + "\n")
+    words = ["--synthetic", table, "--image-dir", sets / "synthetic", sets / "synthetic", "--test",
+             sets / "test/films.csv", "--recipe", "small", "--out", tmp_path / "o"]  # fmt: skip
+    words[words.index(sets / "synthetic")] = sets / "test"
+    notes = utility_reports.open_sets(utility_reports.parser().parse_args([str(word) for word in words]))[2]
+    assert notes == ["synthetic: 1 films have a reason to be dropped (column drop_reason) and are used"]
+
+
 def test_synthetic_films_made_from_test_reports_are_noticed(sets: Path) -> None:
     found = {name: cases.open_cases(str(sets / name / "films.csv")) for name in ("real", "synthetic", "test")}
     train = {"real": found["real"], "synthetic": found["synthetic"]}
@@ -477,6 +514,20 @@ def test_reports_are_shown_of_open_films_only(finished: Path, sets: Path, tmp_pa
     text = page.read_text() + json.dumps(told)
     shown = [report for report in {*test.reports, *train["real"].reports} if len(report.split()) > 4 and report in text]
     assert bool(shown) == (policy == "open")
+
+
+def test_reports_of_another_script_are_noticed() -> None:
+    told = results.wordless(scoring.Judge(["\u6b63\u5e38", "normal"], None, resamples=5))
+    assert "1 of 2 true reports have no word of a to z" in told[0]
+    assert results.wordless(scoring.Judge(["\u6b63\u5e38", "normal"], None, resamples=5, tokenizer="spaces")) == []
+
+
+def test_a_name_of_csv_files_is_checked_before_the_training(tmp_path: Path) -> None:
+    from synthchex.commands import utility_reports
+
+    utility_reports.check_out(tmp_path, "llava-rad")
+    with pytest.raises(ValueError, match="--csv must be a part of a file's name, got 'a/b'"):
+        utility_reports.check_out(tmp_path, "a/b")
 
 
 def test_refusals_say_what_was_expected(

@@ -25,6 +25,7 @@ from synthchex.data import images as films
 from synthchex.data import shards, sources
 from synthchex.data.importers import policies
 from synthchex.data.sources import ImageSet
+from synthchex.gate import calibration
 from synthchex.maths.memorization import Terms
 from synthchex.models import encoders
 from synthchex.options import REFUSED, Parser
@@ -164,16 +165,38 @@ def open_sets(options: Any) -> tuple[ImageSet, ImageSet, ImageSet | None]:
         raise ValueError("--reid and --membership need --held-out: real films that the generator was not trained on")
     if options.reid and (real.patients is None or held_out is None or held_out.patients is None):
         raise ValueError("--reid needs the patients of both real sets; name them with --patient-column")
+    check(options, real, held_out)
     return real, open_one(options.synthetic), held_out
 
 
+def check(options: Any, real: ImageSet, held_out: ImageSet | None) -> None:
+    """Refuse what would fail, or do nothing, after hours of work."""
+    if options.protocol == "chexgenbench" and not options.reid:
+        raise ValueError("--protocol chexgenbench needs --reid, the score of its table; add --reid siamese or cosine")
+    if options.planted < 0 or options.clique_size < 2:
+        raise ValueError(
+            f"expected --planted from 0 and --clique-size from 2, got {options.planted} and {options.clique_size}"
+        )
+    people = len(set(real.patients or real.ids))
+    if not options.no_copies and people < calibration.LEAST_PATIENTS:
+        raise ValueError(
+            f"expected training films of at least {calibration.LEAST_PATIENTS} patients to set the gate's limits, got "
+            f"{people} in {real.source}; leave its search out with --no-copies"
+        )
+    if options.membership and held_out is not None:
+        parts.generator(options)
+        if real.prompts is None or held_out.prompts is None:
+            raise ValueError("--membership needs the prompts of both real sets; name them with --prompt-column")
+        if (real.patients is None) != (held_out.patients is None):
+            raise ValueError("--membership needs the patients of both real sets or of neither; got those of one")
+    publish.reports(options)
+
+
 def source_policy(options: Any) -> str:
-    """The policy of the real films: what was said, or what they say; credentialed where any says so."""
-    paths = [Path(path) for path in (options.real, options.held_out) if path]
-    said = [policies.source_policy(path) for path in paths if policies.has_rows(path)]
-    if "credentialed" in said and options.source_policy == "open":
-        raise ValueError("the real films say that they are credentialed, got --source-policy open; leave it out")
-    return str(options.source_policy or ("credentialed" if "credentialed" in said else (said or ["unknown"])[0]))
+    """The policy of the training films: what was said, or what they say; credentialed where any film says so."""
+    said = [policies.stated(path, options.source_policy) for path in (options.real, options.held_out) if path]
+    said.append(policies.stated(options.synthetic, None))  # its prompts may be of credentialed reports
+    return "credentialed" if "credentialed" in said else said[0]
 
 
 def measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ def encode(options: Any, films: ImageSet, named: list[Any], kept: Path) -> store
 
 
 def near_copies(options: Any, encoder: Any, real: ImageSet, synthetic: ImageSet, kept: Path) -> dict[str, Any]:
-    """What the gate of `publish` calls copies, by its calibrated limits; {} says why where it cannot."""
+    """What the gate of `publish` calls copies, by its calibrated limits."""
     see = partial(
         copies.see,
         encoder=encoder,
@@ -106,7 +107,7 @@ def recognised(
         trained.features[0],
         score,
         measured["threshold"],
-        prompts=None if synthetic.prompts is None else np.asarray(synthetic.prompts)[seen.kept],
+        prompts=None if synthetic.prompts is None else [synthetic.prompts[row] for row in seen.kept],
         held_out_patients=unseen,
         train_patients=np.asarray(real.patients)[trained.kept],
         seed=options.seed,
@@ -150,27 +151,35 @@ def repeated(options: Any, encoder: Any, synthetic: ImageSet, kept: Path) -> dic
         return None
     tiles = extraction.Tiles()
     seen = encode(options, synthetic, [encoder, tiles], kept)
-    prompts = np.asarray(synthetic.prompts)[seen.kept]
-    counts = np.unique(prompts, return_counts=True)[1]
-    if len(counts) < 2 or counts.max() < options.clique_size:
+    prompts = [synthetic.prompts[row] for row in seen.kept]
+    counts = Counter(prompts)
+    if len(counts) < 2 or max(counts.values()) < options.clique_size:
         return None
     spaces = [extraction.Space(options.encoders[0], seen.features[0]), tiles.space(seen.features[1])]
-    pairs = len(counts) * (len(counts) - 1) // 2
+    labels = None if synthetic.labels is None else synthetic.labels[seen.kept]
+    if labels is not None and extraction.smallest_quantile(prompts, labels, seed=options.seed) > extraction.QUANTILE:
+        labels = None  # too few prompts have the same ones; the results say `same_labels`
     return extraction.find_twins(
         spaces,
         prompts,
-        None if synthetic.labels is None else synthetic.labels[seen.kept],
+        labels,
         size=options.clique_size,
-        quantile=max(extraction.QUANTILE, 1 / (pairs + 1)),  # the smallest that so few prompts can set
+        # The smallest that so few prompts can set.
+        quantile=max(extraction.QUANTILE, extraction.smallest_quantile(prompts, labels, seed=options.seed)),
         seed=options.seed,
         quiet=options.quiet,
     )
 
 
+def generator(options: Any) -> samplers.Recipe:
+    """The recipe that `--membership` names."""
+    return recipes.read(recipes.find(options.membership, synthchex.room("generation") / "configs"), samplers.Recipe)
+
+
 def members(options: Any, real: ImageSet, held_out: ImageSet, kept: Path) -> dict[str, Any]:
     """Membership by denoising errors."""
     return membership.membership(
-        recipes.read(recipes.find(options.membership, synthchex.room("generation") / "configs"), samplers.Recipe),
+        generator(options),
         real,
         held_out,
         kept,

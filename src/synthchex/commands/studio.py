@@ -149,8 +149,8 @@ def browser(options: Any, cache: Path, device: str | None, encoder: str) -> Brow
             raise ValueError("expected --films with --real, got --real alone; real films are looked for beside others")
         return None
     known = index.open_index(options.films)
-    for folder in reports.evaluations(options.reports).values():
-        known = index.with_samples(known, folder)
+    for name, folder in reports.evaluations(options.reports).items():
+        known = index.with_samples(known, folder, name)
     near = None
     if options.real is not None:
         near = Neighbours(

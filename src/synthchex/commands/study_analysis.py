@@ -30,7 +30,10 @@ def analyse_parser() -> Parser:
     options.add_argument("--out", type=Path, help="folder for results.json, report and tables (default STUDY/analysis)")
     options.add_argument("--exclude", action="append", default=[], metavar="READER=WHY", help="leave a reader out")
     options.add_argument(
-        "--samples", type=Path, help="samples.parquet of `synthchex evaluate`: metrics beside opinions"
+        "--samples",
+        metavar="[MODEL=]FILE",
+        help="samples.parquet of `synthchex evaluate`: metrics beside opinions; MODEL is the set it is of, where "
+        "films of several have the same ids",
     )
     options.add_argument("--confidence-level", type=float, default=0.95, help="of the intervals")
     options.add_common()
@@ -40,10 +43,13 @@ def analyse_parser() -> Parser:
 def analyse(argv: Sequence[str] | None = None) -> None:
     """Analyse a study, write results and report, print the summary."""
     options = analyse_parser().parse_args(argv)
+    left_out = excluded(options.exclude)
+    model, samples = samples_of(options.samples)
     found = results.analyse(
         options.study,
-        exclude=excluded(options.exclude),
-        samples=options.samples,
+        exclude=left_out,
+        samples=samples,
+        model=model,
         confidence=options.confidence_level,
     )
     found["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -53,8 +59,10 @@ def analyse(argv: Sequence[str] | None = None) -> None:
     texts = {
         "results.json": json.dumps(found, indent=2) + "\n",
         "answers.csv": results.comma_separated(given, truth),
-        "answers.imrmc": results.imrmc(given, truth, found["study"]["title"]),
     }
+    if "authenticity" in found:
+        counted = [row for row in given if row["reader"] not in left_out]
+        texts["answers.imrmc"] = results.imrmc(counted, truth, found["study"]["title"])
     for name, text in texts.items():
         shards.write_whole(out / name, text.encode())
     path = page.write(found, out)
@@ -74,6 +82,15 @@ def excluded(given: Sequence[str]) -> dict[str, str]:
     if wordless := [name for name, _, why in pairs if not why.strip()]:
         raise ValueError(f"expected --exclude READER=WHY with a reason for the report, got {wordless}")
     return {name: why.strip() for name, _, why in pairs}
+
+
+def samples_of(given: str | None) -> tuple[str | None, Path | None]:
+    """Model and file of "MODEL=FILE"; no model where none is named."""
+    if given is None:
+        return None, None
+    model, equals, path = given.partition("=")
+    named = bool(equals and model and path) and "/" not in model and not Path(given).exists()
+    return (model, Path(path)) if named else (None, Path(given))
 
 
 def power_parser() -> Parser:

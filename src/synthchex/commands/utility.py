@@ -130,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def requested(options: Any) -> Request:
     """The request that the options make; the strictest policy of the real sets counts."""
+    if Path(options.extra_info).name != options.extra_info:
+        raise ValueError(f"--extra-info must be a part of a file's name, got {options.extra_info!r}; leave out slashes")
     stated = [policies.stated(path, options.source_policy) for path in [options.real, *_tests(options).values()]]
     policy = next(one for one in policies.POLICIES if one in stated)
     given = {field.name: getattr(options, field.name) for field in fields(Request) if hasattr(options, field.name)}
@@ -219,8 +221,8 @@ def document(study: Mapping[str, Any], request: Request, options: Any) -> dict[s
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["synthchex", *sys.argv[1:]]),
         "sets": {
-            one["name"]: {key: one[key] for key in ("source", "n", "patients", "skipped")}
-            | {"policy": policy.get(one["name"], request.source_policy), "notes": {}}
+            one["name"]: {key: one[key] for key in ("source", "n", "patients", "skipped", "notes")}
+            | {"policy": policy.get(one["name"], request.source_policy)}
             for one in study["sets"]
         },
         "utility": {"classification": dict(study)},

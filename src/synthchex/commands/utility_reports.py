@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train, test, notes = open_sets(options)
     policy = strictest(options)
     plan = units.plan(list(train), options.percentages, options.seeds)
-    check_out(options.out)
+    check_out(options.out, options.csv)
     process = processes.join(options.device, threads=options.threads)
     check_batches(recipe, process.count, options)
     judge = make_judge(options, test, process.device) if process.is_main else None
@@ -186,6 +186,8 @@ def open_sets(options: argparse.Namespace) -> tuple[dict[str, Cases], Cases, lis
     notes = [note for arm, one in found.items() for note in cases.check_apart(one, test, arm)]
     notes += cases.check_prompts(found, test)
     for name, one in {**found, "test": test}.items():
+        if dropped := sum(map(bool, one.films.provenance.get("drop_reason", ()))):
+            notes.append(f"{name}: {dropped} films have a reason to be dropped (column drop_reason) and are used")
         if left := {reason: count for reason, count in one.notes.items() if count}:
             notes.append(f"{name} films left out: {left}")
     return found, test, notes
@@ -207,8 +209,10 @@ def open_one(options: argparse.Namespace, side: Any, source: str) -> Cases:
     )
 
 
-def check_out(out: Path) -> None:
-    """Refuse a folder with the results of another command."""
+def check_out(out: Path, csv: str | None = None) -> None:
+    """Refuse a folder with the results of another command, and a name of CSV files that no file can have."""
+    if csv is not None and Path(csv).name != csv:
+        raise ValueError(f"--csv must be a part of a file's name, got {csv!r}; leave out slashes")
     path = out / "results.json"
     if path.exists() and "report_generation" not in json.loads(path.read_text()):
         raise ValueError(f"{path} holds other results, which would be lost; choose another --out")

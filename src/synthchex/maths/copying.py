@@ -302,8 +302,10 @@ def _below(
 def _beyond_limit(
     fake: np.ndarray, real: np.ndarray, chance: float, prompts: np.ndarray, owners: np.ndarray, confidence: float
 ) -> Below:
-    """Films below what a new patient passes with that chance."""
+    """Films below what a new patient passes with that chance; of 1 or 2 patients with no less than 1 / 2 or 1 / 3."""
     least = limits.least_of_each(np.log(real), owners)
+    if len(least) < limits.LEAST_DRAWN:
+        chance = max(chance, 1 / (len(least) + 1))
     counted = limits.enough(len(least), chance)
     expected = math.floor(chance * (len(least) + 1)) / (len(least) + 1) if counted else chance
     known = len(least) + 1.0 if counted else math.inf

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 LEAST_TAIL = 5  # patients that the tail of distances is drawn from
+LEAST_DRAWN = 3  # patients without whom no tail can be drawn out
 CONFIDENCE = 0.95
 
 

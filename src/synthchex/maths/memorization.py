@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from synthchex.maths import copying, search
+from synthchex.maths import copying, limits, search
 from synthchex.maths.copying import Below, Copying
 from synthchex.maths.intervals import Clusters
 from synthchex.maths.search import Nearest
@@ -237,7 +237,12 @@ def doubts(found: Memorization) -> list[str]:
     if said.repeats:
         told.append(f"{said.repeats} films of the null are training films themselves (distance 0) and were left out")
     wanted = round(1 / said.false_alarms)
-    if said.patients + 1 < wanted:
+    if said.patients < limits.LEAST_DRAWN:
+        told.append(
+            f"{said.patients} patients in the null are too few to set a limit: that shown is their nearest film, which "
+            f"a new patient comes below with a chance of 1 in {said.patients + 1}; {wanted} would do"
+        )
+    elif said.patients + 1 < wanted:
         told.append(
             f"{said.patients} patients in the null are too few to count a chance of {said.false_alarms:.2%}: the limit "
             f"is drawn out from the nearest ones; {wanted} would do"

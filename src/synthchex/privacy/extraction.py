@@ -112,12 +112,8 @@ def near_limit(
         ValueError: no pair of prompts (with the same labels), or too few for so small a quantile.
     """
     owners = numbers(prompts, len(space.films), "prompts")
-    if isinstance(labels, np.ndarray) and labels.ndim == 2:
-        labels = [row.tobytes() for row in labels]  # not the values: NaN is not itself
-    kinds = np.zeros(len(owners), np.int64) if labels is None else numbers(labels, len(owners), "labels")
-    first, second = _pairs_apart(owners, kinds, pairs, np.random.default_rng(seed))
-    high, low = np.maximum(owners[first], owners[second]), np.minimum(owners[first], owners[second])
-    different = len(np.unique(high * (int(owners.max(initial=0)) + 1) + low))
+    first, second = _pairs_apart(owners, labels, pairs, np.random.default_rng(seed))
+    different = _prompt_pairs(owners, first, second)
     if not 0 < quantile < 1 or not setting(different, quantile):
         same = "" if labels is None else " with the same labels"
         raise ValueError(
@@ -136,6 +132,12 @@ def near_limit(
         "setting_pairs": setting(len(found), quantile),
         "same_labels": labels is not None,
     }
+
+
+def smallest_quantile(prompts: Ids, labels: Ids | None = None, *, pairs: int = PAIRS, seed: int = 0) -> float:
+    """The smallest quantile that `near_limit` can set, arguments as there; 1 where there is no pair."""
+    owners = numbers(prompts, len(prompts), "prompts")
+    return 1 / (_prompt_pairs(owners, *_pairs_apart(owners, labels, pairs, np.random.default_rng(seed))) + 1)
 
 
 def find_twins(
@@ -307,12 +309,20 @@ def _parts(count: int, films: np.ndarray) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, count, step))
 
 
+def _prompt_pairs(owners: np.ndarray, first: np.ndarray, second: np.ndarray) -> int:
+    """How many different pairs of prompts are among pairs of films."""
+    high, low = np.maximum(owners[first], owners[second]), np.minimum(owners[first], owners[second])
+    return len(np.unique(high * (int(owners.max(initial=0)) + 1) + low))
+
+
 def _pairs_apart(
-    owners: np.ndarray, kinds: np.ndarray, pairs: int, random: np.random.Generator
+    owners: np.ndarray, labels: Ids | None, pairs: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of pairs of films of two prompts and one kind: a random film, and another of its kind."""
-    order = np.argsort(kinds, kind="stable")
-    sizes = np.bincount(kinds)
+    """Rows of pairs of films of two prompts: a random film, and another with its labels."""
+    if isinstance(labels, np.ndarray) and labels.ndim == 2:
+        labels = [row.tobytes() for row in labels]  # not the values: NaN is not itself
+    kinds = np.zeros(len(owners), np.int64) if labels is None else numbers(labels, len(owners), "labels")
+    order, sizes = np.argsort(kinds, kind="stable"), np.bincount(kinds)
     starts = np.cumsum(sizes) - sizes
     first = random.integers(0, len(owners), 2 * pairs)
     kind = kinds[first]
@@ -360,8 +370,7 @@ def _largest(near: np.ndarray) -> tuple[list[int], bool]:
     from scipy.sparse.csgraph import connected_components
 
     parts = connected_components(csr_array(near), directed=False)[1]
-    best: list[int] = []
-    exact = True
+    best, exact = list[int](), True
     for part in (np.flatnonzero(parts == number) for number in np.flatnonzero(np.bincount(parts) > 1)):
         if len(part) <= len(best):
             continue

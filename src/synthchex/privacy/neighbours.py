@@ -30,6 +30,7 @@ from synthchex.measure.sides import check_read_alike
 from synthchex.models import encoders, store
 from synthchex.models.views import centre_square
 from synthchex.privacy import search
+from synthchex.privacy.rates import numbers
 
 PIXELS, SSIM = "pixels", "ssim"
 SIDE, THUMBNAIL = 32, 64  # pixels of a film in `pixels`, and of one whose SSIM is taken
@@ -220,7 +221,7 @@ def _measured(
 
 
 def _units(ids: Sequence[str] | None, kept: np.ndarray) -> np.ndarray | None:
-    return None if ids is None else np.asarray(ids)[kept]
+    return None if ids is None else numbers([ids[row] for row in kept], len(kept), "ids")
 
 
 class _Similar:
@@ -277,9 +278,16 @@ def _facts(name: str, encoder: Any, found: Memorization, seen: list[store.Encode
         "n_films": len(seen[0].kept),
         "n_training_films": len(seen[1].kept),
         "n_skipped": [sum(one.skipped.values()) for one in seen],
-        "warnings": memorization.doubts(found),
+        "warnings": memorization.doubts(found) + _unread(seen),
         "curve": {"synthetic": _quantiles(found.copying.dcr), "null": _quantiles(found.copying.null_dcr)},
     }
+
+
+def _unread(seen: list[store.Encoded]) -> list[str]:
+    """What films that cannot be read mean for the result."""
+    told = {"synthetic": "they are not judged", "training": "copies of them are not found", "held-out": ""}
+    lost = zip(told.items(), (sum(one.skipped.values()) for one in seen), strict=False)
+    return [f"{count} {side} films could not be read{means and ': '}{means}" for (side, means), count in lost if count]
 
 
 def _quantiles(values: np.ndarray) -> list[float]:

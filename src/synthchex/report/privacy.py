@@ -47,10 +47,10 @@ def headlines(results: Results) -> list[str]:
         )
     twins = (found.get("extraction") or {}).get("spaces")
     if twins:
-        most = max(twins.values(), key=lambda one: one["found"]["hits"])
+        most = max((one for one in twins.values() if one["limit"]), key=lambda one: one["found"]["hits"])
         told.append(
             f"{count(most['found']['hits'])} of {count(most['found']['films'])} prompts give groups of films that are "
-            "nearly the same whatever the seed."
+            f"nearer to each other than all but {percent(most['limit']['quantile'])} of pairs of two prompts."
         )
     member = found.get("membership")
     if member:
@@ -69,6 +69,9 @@ def section(results: Results, figures: Mapping[str, Plot]) -> list[Block]:
         return []
     blocks: list[Block] = [Text(found.get("caveats") or [])] if found.get("caveats") else []
     rows = found.get("neighbours") or []
+    known = results.get("warnings") or []  # those of an included part are not on the page's list
+    doubts = dict.fromkeys(text for row in rows for text in row.get("warnings") or [] if text not in known)
+    blocks += [Text([f"Note: {text}." for text in doubts], small=True)] if doubts else []
     drawn = [figures[name] for name in figures if name.partition("__")[0] == NAMES[0]]
     blocks += [Heading("Nearest training films")] * bool(rows) + [Plots(drawn)] * bool(drawn)
     blocks += [_near(rows), _diagnostics(rows)] if rows else []
@@ -268,7 +271,11 @@ def _extraction(found: Results | None) -> list[Block]:
     note = (
         f"A clique: at least {found['size']} films of one prompt that are nearer to each other than films of different "
     )
-    note += "prompts."
+    limit = next(one["limit"] for one in found["spaces"].values() if one["limit"])
+    note += (
+        f"prompts, but for {percent(limit['quantile'])} of their pairs. Where that is much, with few prompts, models "
+    )
+    note += "that copy nothing have cliques too."
     return [Heading("Repeated films, without training images"), _table("Cliques of one prompt", note, columns, cells)]
 
 

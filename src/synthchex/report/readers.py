@@ -16,13 +16,14 @@ Row = Mapping[str, Any]
 
 
 def accuracy(rows: Sequence[Row], together: Row) -> Plot:
-    """Accuracy of each reader with Wilson's interval, and the mean over readers with that for new readers and cases."""
+    """Accuracy of each reader, both arms counting alike, and the mean over readers, with intervals."""
     names = [str(row["reader"]) for row in rows]
     with canvas(1.1 + LINE * (len(rows) + 1), None) as figure:
         axes = figure.subplots()
         axes.axvline(0.5, color=LIGHT["reference"], linewidth=1.2, linestyle=(0, (4, 3)))
         for place, row in enumerate(rows):
-            _dot(axes, place, row["accuracy"]["value"], row["accuracy"]["wilson"], LIGHT["synthetic"], "o")
+            own = row["balanced_accuracy"]
+            _dot(axes, place, own["value"], own["interval"], LIGHT["synthetic"], "o")
         if len(rows) > 1:
             _dot(axes, len(rows), together["accuracy"]["value"], _pair(together["accuracy"]), LIGHT["ink"], "D")
             names.append("all readers")
@@ -30,10 +31,13 @@ def accuracy(rows: Sequence[Row], together: Row) -> Plot:
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.grid(axis="x")
-        axes.set_xlabel("Accuracy: share of calls that are right (dashed: chance)")
-    told = ", ".join(f"{row['reader']} {number(row['accuracy']['value'], 3)}" for row in rows)
+        axes.set_xlabel("Accuracy: mean of sensitivity and specificity (dashed: chance)")
+    told = ", ".join(f"{row['reader']} {number(row['balanced_accuracy']['value'], 3)}" for row in rows)
     told += f"; all readers {number(together['accuracy']['value'], 3)}" if len(rows) > 1 else ""
-    caption = "Lines are intervals: Wilson's for one reader; for all of them, of new readers and new films."
+    caption = (
+        "Lines are intervals: for one reader Wilson's, or of new films where arms differ in size; for all of them, of "
+        "new readers and new films."
+    )
     return Plot("readers_accuracy", "Accuracy of readers", caption, f"Accuracy: {told}.", figure)
 
 

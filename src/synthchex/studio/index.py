@@ -172,8 +172,11 @@ def number_of(text: str | None) -> float | None:
         raise ValueError(f"expected a number for the range, got {text!r}; type one such as 0.5, or nothing") from None
 
 
-def with_samples(index: Index, folder: Path) -> Index:
-    """The index with the scores of single films that an evaluation left in `samples.parquet`, by their ids."""
+def with_samples(index: Index, folder: Path, called: str | None = None) -> Index:
+    """The index with the scores of single films that an evaluation left in `samples.parquet`, by their ids.
+
+    `called`: what to call the evaluation (default: the folder's name).
+    """
     import pyarrow.parquet as pq
 
     path = folder / "samples.parquet"
@@ -189,7 +192,7 @@ def with_samples(index: Index, folder: Path) -> Index:
         values = np.full(len(index), np.nan, np.float32)
         values[places[hit]] = np.array(found[name].to_pylist(), np.float32)[hit]
         if np.isfinite(values).any():
-            scores[f"{name} ({folder.name})"] = values
+            scores[f"{name} ({called or folder.name})"] = values
     return replace(index, scores=scores)
 
 
@@ -220,7 +223,7 @@ def _from_json(texts: Iterable[str | None], count: int) -> dict[str, np.ndarray]
     """Numbers at the top of each row's JSON, by name, and the sum of both classes that are kept."""
     found: dict[str, np.ndarray] = {}
     for row, text in enumerate(texts):
-        scores = json.loads(text) if text else {}
+        scores = _object(text, row) if text else {}
         for name, value in scores.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 if name not in found:
@@ -228,6 +231,18 @@ def _from_json(texts: Iterable[str | None], count: int) -> dict[str, np.ndarray]
                 found[name][row] = value
     kept = [found[name] for name in records.KEPT_QUALITIES if name in found]
     return {KEEP: np.asarray(sum(kept)), **found} if kept else found
+
+
+def _object(text: str, row: int) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"expected a JSON object in quality_scores of row {row}, got {text[:60]!r}; mend or leave out the column"
+        )
+    return found
 
 
 def _floats(table: Rows, skip: set[str]) -> dict[str, np.ndarray]:

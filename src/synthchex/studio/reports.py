@@ -31,8 +31,8 @@ def evaluations(folders: Sequence[Path]) -> dict[str, Path]:
         found += [path for path in (folder, *below) if any((path / name).is_file() for name in (RESULTS, PAGE))]
     names: dict[str, Path] = {}
     for path in dict.fromkeys(path.resolve() for path in found):
-        short = path.name
-        names[short if short not in names else f"{path.parent.name}/{short}"] = path
+        longer = ("/".join(path.parts[-parts:]) for parts in range(1, len(path.parts) + 1))
+        names[next((name for name in longer if name not in names), str(path))] = path
     return names
 
 

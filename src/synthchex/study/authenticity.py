@@ -39,8 +39,23 @@ class Calls(NamedTuple):
         return np.asarray(self.said == self.truth)
 
 
+def balanced(right: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Right calls weighted so that both arms count alike: of a reader who only guesses the mean is 0.5, however many
+    films each arm has. Where arms are equally large these are the calls themselves.
+
+    Args:
+        right: bool (..., C), which calls are right.
+        truth: bool (C,), True for synthetic; some of each.
+
+    Returns:
+        float (..., C), their mean the mean of sensitivity and specificity.
+    """
+    films = np.where(truth, truth.sum(), (~truth).sum())
+    return np.asarray(CHANCE + len(truth) / (2 * films) * (right - CHANCE))
+
+
 def analyse(
-    answers: Sequence[Answer], truth: Truth, *, margin: float = 0.1, confidence: float = 0.95
+    answers: Sequence[Answer], truth: Truth, *, margin: float = 0.1, alpha: float = 0.05, confidence: float = 0.95
 ) -> dict[str, Any]:
     """The whole of the task.
 
@@ -48,6 +63,7 @@ def analyse(
         answers: rows of the task, practice left out, repeats in.
         truth: of each case, `arm`, `model`, `stratum`.
         margin: accuracy within this of 0.5 counts as chance in the test of equivalence.
+        alpha: of that test.
         confidence: of all intervals.
 
     Returns:
@@ -69,7 +85,7 @@ def analyse(
     cases, said, real = common(first)
     return {
         "readers": rows,
-        "together": of_all(first, margin=margin, confidence=confidence),
+        "together": of_all(first, margin=margin, alpha=alpha, confidence=confidence),
         "agreement": agreement(said),
         "models": of_parts(first, {case: str(one.get("model")) for case, one in truth.items()}, confidence),
         "strata": of_parts(first, {case: str(one.get("stratum")) for case, one in truth.items()}, confidence),
@@ -116,7 +132,10 @@ def of_reader(name: str, found: Calls, twice: Sequence[tuple[Answer, Answer]], c
         "specificity": (int(real.sum()) - alarms, int(real.sum())),
         "fool_rate": (int(synthetic.sum()) - hits, int(synthetic.sum())),
     }
-    told = {key: share(*counts, confidence) for key, counts in shares.items()}
+    told: dict[str, Any] = {key: share(*counts, confidence) for key, counts in shares.items()}
+    even = readers.crossed(balanced(found.right, synthetic)[None], confidence=confidence)
+    interval = told["accuracy"]["wilson"] if equal_arms(synthetic) else list(_low_high(even))
+    told["balanced_accuracy"] = {"value": even.value, "interval": interval}
     detected = readers.detection(hits, int(synthetic.sum()), alarms, int(real.sum()), confidence=confidence)
     area = ranking.auroc(found.score, synthetic, real, confidence=confidence)
     return {
@@ -128,7 +147,7 @@ def of_reader(name: str, found: Calls, twice: Sequence[tuple[Answer, Answer]], c
         "auc": area.value,
         "auc_interval": [area.low, area.high],
         "roc": roc(found.score, synthetic),
-        "p_value": _binomial(int(found.right.sum()), len(found.cases)),
+        "p_value": against_chance(hits, alarms, synthetic),
         "seconds": float(np.median(found.seconds)),
         "within": within(twice),
     }
@@ -139,6 +158,27 @@ def roc(scores: np.ndarray, truth: np.ndarray) -> list[list[float]]:
     steps = np.unique(scores)[::-1]
     points = [[float((scores[part] >= step).mean()) for part in (~truth, truth)] for step in steps]
     return [[0.0, 0.0], *points]
+
+
+def equal_arms(synthetic: np.ndarray) -> bool:
+    """Whether there are as many synthetic as real films, so that chance is an accuracy of 0.5."""
+    return bool(2 * synthetic.sum() == len(synthetic))
+
+
+def against_chance(hits: int, alarms: int, synthetic: np.ndarray) -> float:
+    """Exact two-sided p value of one reader's calls: binomial of right calls, Fisher's where arms differ in size.
+
+    Args:
+        hits: synthetic films called synthetic.
+        alarms: real films called synthetic.
+        synthetic: bool (C,), which films are.
+    """
+    from scipy.stats import binomtest, fisher_exact
+
+    fakes, reals = int(synthetic.sum()), int((~synthetic).sum())
+    if equal_arms(synthetic):
+        return float(binomtest(hits + reals - alarms, fakes + reals, CHANCE).pvalue)
+    return float(fisher_exact([[hits, fakes - hits], [alarms, reals - alarms]])[1])
 
 
 def share(hits: int, trials: int, confidence: float) -> dict[str, Any]:
@@ -153,42 +193,63 @@ def share(hits: int, trials: int, confidence: float) -> dict[str, Any]:
     }
 
 
-def of_all(first: Mapping[str, Calls], *, margin: float, confidence: float) -> dict[str, Any]:
+def of_all(first: Mapping[str, Calls], *, margin: float, alpha: float, confidence: float) -> dict[str, Any]:
     """Means over readers, for new readers and new cases, of the cases that all of them read.
 
-    With one reader the intervals are Wilson's, and DeLong's for the AUROC.
+    Both arms count alike in the accuracy, see `balanced`. With one reader, or where all calls are right or all wrong,
+    the intervals of shares are Wilson's over cases and the p value is exact; the AUROC has DeLong's interval.
     """
     _, said, truth = common(first)
     right = said == truth
     values = {
-        "accuracy": right,
-        "sensitivity": right[:, truth],
-        "specificity": right[:, ~truth],
-        "fool_rate": ~right[:, truth],
+        "accuracy": balanced(right, truth),
+        "sensitivity": right[:, truth].astype(float),
+        "specificity": right[:, ~truth].astype(float),
+        "fool_rate": 1.0 - right[:, truth],
     }
-    found = {name: readers.crossed(part.astype(float), confidence=confidence) for name, part in values.items()}
+    found = {name: readers.crossed(part, confidence=confidence) for name, part in values.items()}
     scores = _scores(first)
     found["auc"] = readers.crossed(
         np.stack([readers.pseudovalues(row, truth) for row in scores]), confidence=confidence
     )
     told: dict[str, Any] = {name: bounded(mean) for name, mean in found.items()}
-    if len(first) == 1:
-        for name, part in values.items():
-            low, high = readers.proportion(int(part.sum()), part.size, confidence=confidence).wilson
+    for name, part in values.items():
+        if name != "accuracy" or equal_arms(truth):
+            low, high = of_share(found[name], part, confidence)
             told[name] |= {"low": low, "high": high}
+    p_value = readers.differs(found["accuracy"], CHANCE)
+    if len(first) == 1 or found["accuracy"].standard_error == 0:
+        p_value = against_chance(int(said[0][truth].sum()), int(said[0][~truth].sum()), truth)
+    if len(first) == 1 or found["auc"].standard_error == 0:
         area = ranking.auroc(scores[0], truth, ~truth, confidence=confidence)
         told["auc"] |= {"low": area.low, "high": area.high}
-    alike = readers.equivalence(found["accuracy"], centre=CHANCE, margin=margin, alpha=1 - confidence)
+    alike = readers.equivalence(found["accuracy"], centre=CHANCE, margin=margin, alpha=alpha)
     return told | {
         "readers": len(first),
-        "p_value": readers.differs(found["accuracy"], CHANCE),
-        "equivalence": {"margin": margin, **alike._asdict()},
+        "p_value": p_value,
+        "equivalence": {"margin": margin, "alpha": alpha, **alike._asdict()},
     }
+
+
+def of_share(found: Mean, values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Ends of the interval of a share of yes-or-no answers, float (R, C).
+
+    Of one reader, or where answers do not vary, which does not mean that they never would, Wilson's over cases.
+    """
+    if len(values) > 1 and found.standard_error > 0:
+        return _low_high(found)
+    cases = values.shape[1]
+    return readers.proportion(round(found.value * cases), cases, confidence=confidence).wilson
 
 
 def bounded(found: Mean) -> dict[str, float]:
     """A mean of shares as it goes into results.json, its interval cut to 0 and 1."""
-    return found._asdict() | {"low": max(0.0, found.low), "high": min(1.0, found.high)}
+    low, high = _low_high(found)
+    return found._asdict() | {"low": low, "high": high}
+
+
+def _low_high(found: Mean) -> tuple[float, float]:
+    return max(0.0, found.low), min(1.0, found.high)
 
 
 def common(first: Mapping[str, Calls]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -257,9 +318,10 @@ def of_parts(first: Mapping[str, Calls], part_of: Mapping[str, str], confidence:
             chosen = (parts == part) & rows_of
             if chosen.sum() < 2:
                 continue
-            found = readers.crossed(said[:, chosen].astype(float), confidence=confidence)
+            values = said[:, chosen].astype(float)
+            found = readers.crossed(values, confidence=confidence)
             row = {"part": part, "arm": arm, "n": int(chosen.sum()), "called_synthetic": found.value}
-            rows.append(row | {"interval": [max(0.0, found.low), min(1.0, found.high)]})
+            rows.append(row | {"interval": list(of_share(found, values, confidence))})
     return rows
 
 
@@ -281,9 +343,3 @@ def _scores(first: Mapping[str, Calls]) -> np.ndarray:
     """Signed confidences of the common cases, (R, C)."""
     cases, _, _ = common(first)
     return np.stack([found.score[[found.cases.index(case) for case in cases]] for found in first.values()])
-
-
-def _binomial(hits: int, trials: int) -> float:
-    from scipy.stats import binomtest
-
-    return float(binomtest(hits, trials, CHANCE).pvalue)

@@ -133,9 +133,9 @@ def ordered(tasks: Sequence[Task]) -> list[Task]:
 def default_hypotheses(design: Design) -> list[str]:
     """What a study of these tasks asks, where its author says nothing else."""
     said = {
-        "authenticity": f"Readers' accuracy at telling synthetic from real films differs from 0.5 (two-sided, alpha "
-        f"{design.alpha:g}); synthetic films are called indistinguishable only if the accuracy is equivalent to 0.5 "
-        f"within {design.margin:g} (TOST).",
+        "authenticity": "Readers' accuracy at telling synthetic from real films (mean of sensitivity and specificity) "
+        f"differs from 0.5 (two-sided, alpha {design.alpha:g}); synthetic films are called indistinguishable only if "
+        f"the accuracy is equivalent to 0.5 within {design.margin:g} (TOST).",
         "quality": "Ratings of synthetic films differ from those of real films, by item (Holm over the items).",
         "diagnosis": "Readers find in synthetic films the findings that were asked for as often as in real films.",
         "preference": "Readers prefer the films of one model over those of another for the same prompt.",

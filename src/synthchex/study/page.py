@@ -79,7 +79,8 @@ def _authenticity(found: Results) -> dict[str, Shown]:
     rows = [
         [
             row["reader"],
-            *(_share(row[key]) for key in keys),
+            f"{number(row['balanced_accuracy']['value'], 3)} [{_ends(row['balanced_accuracy']['interval'], 3)}]",
+            *(_share(row[key]) for key in keys[1:]),
             f"{number(row['d_prime'], 2)} [{_ends(row['d_prime_interval'], 2)}]",
             number(row["criterion"], 2),
             f"{number(row['auc'], 3)} [{_ends(row['auc_interval'], 3)}]",
@@ -98,7 +99,8 @@ def _authenticity(found: Results) -> dict[str, Shown]:
     ]
     return {
         "authenticity": (
-            "Real or synthetic (intervals: Wilson for a reader, readers and films for all)",
+            "Real or synthetic (accuracy: mean of sensitivity and specificity; intervals: of one reader over "
+            "films, Wilson for shares; of all over readers and films)",
             columns,
             rows,
         ),
@@ -164,10 +166,12 @@ def summary(results: Results) -> list[str]:
     if "authenticity" in results:
         part = results["authenticity"]
         found, alike = part["together"], part["together"]["equivalence"]
+        alpha, cases = results["study"]["design"]["alpha"], part["cases"]
         area = f"{number(found['accuracy']['value'], 3)} ({_ends(_low_high(found['accuracy']), 3)})"
         told.append(
-            f"{_some(found['readers'], 'reader')} told synthetic from real films with an accuracy of {area}; "
-            f"against chance p {probability(found['p_value'])}."
+            f"{_some(found['readers'], 'reader')} told synthetic from real films with an accuracy of {area} "
+            f"on {_some(cases['read_by_all'], 'film')} that all of them called; against chance p "
+            f"{probability(found['p_value'])}."
         )
         margin = f"0.5 ± {alike['margin']:g}"
         told.append(
@@ -175,7 +179,7 @@ def summary(results: Results) -> list[str]:
             f"{probability(alike['p_value'])})."
             if alike["equivalent"]
             else f"Films were not shown to be indistinguishable: equivalence to {margin} has p "
-            f"{probability(alike['p_value'])}. A p value above 0.05 against chance would not show it either."
+            f"{probability(alike['p_value'])}. A p value above {alpha:g} against chance would not show it either."
         )
         kappa = part["agreement"]
         if kappa["kappa"] is not None:
@@ -184,9 +188,15 @@ def summary(results: Results) -> list[str]:
             )
     if "quality" in results:
         tested = [row for row in results["quality"]["tests"] if row["p_adjusted"] is not None]
-        worse = [row["aspect"] for row in tested if row["p_adjusted"] < 0.05]
+        worse = [row["aspect"] for row in tested if row["p_adjusted"] < results["study"]["design"]["alpha"]]
+        first = results["quality"]["models"][0]["aspect"]
+        rated = _some(sum(row["n"] for row in results["quality"]["models"] if row["aspect"] == first), "film")
         names = f"differ in {', '.join(worse)}" if worse else "were not shown to differ from real ones in any aspect"
-        told.append(f"Ratings of synthetic films {names} (Mann and Whitney over films, Holm).")
+        told.append(
+            f"Ratings of synthetic films {names} (Mann and Whitney over {rated} that all readers rated, Holm)."
+            if tested
+            else f"Ratings could not be tested: all readers rated only {rated}; exclude readers who have only begun."
+        )
     return told
 
 

@@ -141,12 +141,15 @@ def diagnosis(answers: Sequence[Answer], truth: Truth, *, confidence: float = 0.
 
     Of synthetic films the labels are those of their prompts, so a low sensitivity is of the reader or of the generator;
     that of the same readers on real films tells which. Films whose label is uncertain or not mentioned are left out.
-    Shares are over answers of all readers; the intervals are Wilson's over cases, by the majority of readers.
+    A finding is seen where more than half of the readers named it; shares and Wilson's intervals are over cases. A film
+    on which a reader named nothing but support devices is "No Finding" for him, as CheXpert has it.
     """
     seen: dict[str, list[set[str]]] = {}
     for given in by_reader(answers, repeats=False).values():
         for answer in given:
-            seen.setdefault(str(answer["case"]), []).append(set(answer["answer"]["present"]))
+            present = set(answer["answer"]["present"])
+            normal = set() if present - {"Support Devices"} else {"No Finding"}
+            seen.setdefault(str(answer["case"]), []).append(present | normal)
     found = []
     for label in LABELS:
         for arm in ("real", "synthetic"):
@@ -155,16 +158,20 @@ def diagnosis(answers: Sequence[Answer], truth: Truth, *, confidence: float = 0.
                 state = (truth[case].get("labels") or {}).get(label)
                 if truth[case]["arm"] == arm and state in counted:
                     counted[state].append(2 * sum(label in view for view in views) > len(views))
-            present, absent = counted[1], counted[0]
+            with_it, without = counted[1], counted[0]
             row: dict[str, Any] = {"label": label, "arm": arm}
-            row["sensitivity"] = share(sum(present), len(present), confidence) if present else None
-            row["specificity"] = share(len(absent) - sum(absent), len(absent), confidence) if absent else None
-            found += [row] if present or absent else []
+            row["sensitivity"] = share(sum(with_it), len(with_it), confidence) if with_it else None
+            row["specificity"] = share(len(without) - sum(without), len(without), confidence) if without else None
+            found += [row] if with_it or without else []
     return found
 
 
 def correlations(
-    opinions: Mapping[str, float], metrics: Mapping[str, Mapping[str, float]], *, adjustment: str = "holm"
+    opinions: Mapping[str, float],
+    metrics: Mapping[str, Mapping[str, float]],
+    *,
+    adjustment: str = "holm",
+    confidence: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Spearman's correlation of each metric of a film with what readers think of it, with p values adjusted (Holm).
 
@@ -172,6 +179,7 @@ def correlations(
         opinions: {film: mean over readers}, such as the share of readers who called it synthetic.
         metrics: {metric: {film: value}}, such as the columns of an evaluation's samples.
         adjustment: of p values over metrics.
+        confidence: of the intervals.
 
     Returns:
         One row per metric: `rho` in [-1, 1] with its interval (Fisher's z with the variance of Bonett and Wright 2000),
@@ -189,7 +197,7 @@ def correlations(
             test = spearmanr(one, two)
             rho = float(test.statistic)
             z = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
-            reach = float(ndtri(0.975)) * np.sqrt((1 + rho**2 / 2) / (len(films) - 3))
+            reach = float(ndtri(0.5 + confidence / 2)) * np.sqrt((1 + rho**2 / 2) / (len(films) - 3))
             row |= {"rho": rho, "interval": [float(np.tanh(z - reach)), float(np.tanh(z + reach))]}
             row["p_value"] = float(test.pvalue)
         rows.append(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def analyse(
     *,
     exclude: Mapping[str, str] | None = None,
     samples: str | Path | None = None,
+    model: str | None = None,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
     """Everything that the answers of a study say.
@@ -29,6 +31,7 @@ def analyse(
         study: folder of the study.
         exclude: readers who are left out, and why; each reason stands in the results.
         samples: `samples.parquet` of `synthchex evaluate`, to set metrics of films against readers' opinions of them.
+        model: the synthetic set that `samples` is of, where films of several sets have the same ids.
         confidence: of all intervals.
 
     Returns:
@@ -41,6 +44,8 @@ def analyse(
     left_out = dict(exclude or {})
     if unknown := sorted(set(left_out) - set(manifest["readers"])):
         raise ValueError(f"expected readers among {manifest['readers']}, got {unknown}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
     counted = [row for row in given if not row["practice"] and row["reader"] not in left_out]
     if not counted:
         raise ValueError(
@@ -49,7 +54,11 @@ def analyse(
     by_task = {task: list[Answer](row for row in counted if row["task"] == task) for task in manifest["tasks"]}
     ways: dict[str, Callable[[list[Answer]], Any]] = {
         "authenticity": lambda rows: authenticity.analyse(
-            rows, truth, margin=manifest["design"]["margin"], confidence=confidence
+            rows,
+            truth,
+            margin=manifest["design"]["margin"],
+            alpha=manifest["design"]["alpha"],
+            confidence=confidence,
         ),
         "quality": lambda rows: ratings.quality(rows, truth, confidence=confidence),
         "diagnosis": lambda rows: ratings.diagnosis(rows, truth, confidence=confidence),
@@ -62,7 +71,7 @@ def analyse(
         "answers": _counts(given, manifest, left_out),
         "confidence_level": confidence,
         **found,
-        "correlations": _correlations(by_task, truth, samples) if samples else None,
+        "correlations": _correlations(by_task, truth, Path(samples), model, confidence) if samples else None,
     }
 
 
@@ -82,11 +91,31 @@ def _counts(given: Sequence[Answer], manifest: Mapping[str, Any], left_out: Mapp
     return {"readers": rows, "excluded": dict(left_out)}
 
 
-def opinions(by_task: Mapping[str, Sequence[Answer]], truth: Truth) -> dict[str, dict[str, float]]:
-    """Mean opinion of readers on each synthetic film, by its id in its set: share who called it synthetic, ratings."""
+def opinions(
+    by_task: Mapping[str, Sequence[Answer]], truth: Truth, model: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Mean opinion of readers on each synthetic film, by its id in its set: share who called it synthetic, ratings.
+
+    Args:
+        by_task: answers of each task.
+        truth: of each case.
+        model: only films of this set.
+
+    Raises:
+        ValueError: no such set, or films of several sets have the same id.
+    """
+    truth = {
+        case: one for case, one in truth.items() if one["arm"] == design.SYNTHETIC and model in (None, one["model"])
+    }
+    ids = Counter(str(one["source_id"]) for one in truth.values())
+    if not ids or max(ids.values()) > 1:
+        raise ValueError(
+            f"expected synthetic films that an id tells apart, got {sum(ids.values())} films with {len(ids)} ids for "
+            f"the set {model or 'that was not named'}; write --samples MODEL=FILE with a synthetic set of the study"
+        )
     given: dict[str, dict[str, list[float]]] = {}
     for row in [*by_task.get("authenticity", ()), *by_task.get("quality", ())]:
-        if row["repeat"] or truth[row["case"]]["arm"] != design.SYNTHETIC:
+        if row["repeat"] or row["case"] not in truth:
             continue
         said = row["answer"]
         values = (
@@ -99,16 +128,24 @@ def opinions(by_task: Mapping[str, Sequence[Answer]], truth: Truth) -> dict[str,
     return {name: {film: float(np.mean(some)) for film, some in films.items()} for name, films in given.items()}
 
 
-def _correlations(by_task: Mapping[str, Sequence[Answer]], truth: Truth, samples: str | Path) -> list[dict[str, Any]]:
-    """Every numeric column of an evaluation's samples against every opinion.
+def _correlations(
+    by_task: Mapping[str, Sequence[Answer]], truth: Truth, samples: Path, model: str | None, confidence: float
+) -> list[dict[str, Any]]:
+    """Every numeric column of an evaluation's synthetic samples against every opinion.
 
     Raises:
+        FileNotFoundError: no samples there.
         ValueError: no column that names films, or none of the study's films.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    if not samples.is_file():
+        raise FileNotFoundError(f"expected samples.parquet of `synthchex evaluate`, got no file at {samples}")
     table = pq.read_table(samples)
+    if "set" in table.column_names:  # a real film may have the id of the one that was made from its report
+        table = table.filter(pc.equal(table["set"], design.SYNTHETIC))
     named = next((name for name in ID_COLUMNS if name in table.column_names), None)
     if named is None:
         raise ValueError(f"expected a column {' or '.join(ID_COLUMNS)} in {samples}, got {table.column_names}")
@@ -120,12 +157,14 @@ def _correlations(by_task: Mapping[str, Sequence[Answer]], truth: Truth, samples
         }
         for name in numeric
     }
-    held = opinions(by_task, truth)
+    held = opinions(by_task, truth, model)
     known = set(films)
     if not any(film in known for one in held.values() for film in one):
         raise ValueError(f"expected films of the study in {samples}, got none of them; it is of another synthetic set")
     return [
-        {"opinion": name, **row} for name, opinion in held.items() for row in ratings.correlations(opinion, metrics)
+        {"opinion": name, **row}
+        for name, opinion in held.items()
+        for row in ratings.correlations(opinion, metrics, confidence=confidence)
     ]
 
 
@@ -150,14 +189,20 @@ def imrmc(given: Sequence[Answer], truth: Truth, title: str) -> str:
 
 
 def comma_separated(given: Sequence[Answer], truth: Truth) -> str:
-    """Every answer as a row, with what was true: for any other software. Names no film and no reader."""
+    """Every answer as a row, with what was true: for any other software. Names no film and no reader.
+
+    Of a pair, `model` is that of the left and that of the right film.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(
         ["reader", "task", "case", "arm", "model", "stratum", "position", "repeat", "practice", "seconds", "answer"]
     )
     for row in given:
-        facts: Mapping[str, Any] = truth.get(row["case"], {})
+        sides = [truth[row["answer"][side]] for side in ("left", "right") if side in row["answer"]]
+        facts: Mapping[str, Any] = (
+            {**sides[0], "model": "/".join(str(one["model"]) for one in sides)} if sides else truth[row["case"]]
+        )
         said = ";".join(f"{key}={value}" for key, value in row["answer"].items())
         where = [facts.get(key, "") for key in ("arm", "model", "stratum")]
         when = [row["position"], int(row["repeat"]), int(row["practice"]), round(row["seconds"], 3)]

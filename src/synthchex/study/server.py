@@ -157,7 +157,7 @@ class Guard:
     """Headers of every response; requests for another host, or sent from another page, go no further."""
 
     def __init__(self, app: ASGIApp, *, policy: str, hosts: Sequence[str]) -> None:
-        self.app, self.hosts = app, hosts
+        self.app, self.hosts = app, {host.lower() for host in hosts}
         said = {
             "content-security-policy": policy,
             "cache-control": "no-store",

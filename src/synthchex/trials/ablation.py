@@ -51,7 +51,7 @@ def ablate(
         of one size, None where too few were dropped.
 
     Raises:
-        ValueError: fewer than LEAST films kept, or none dropped.
+        ValueError: fewer than LEAST films kept, none dropped, or a subset without a film that a fact is known of.
     """
     count, dropped = int(kept.sum()), int((~kept).sum())
     if count < LEAST or dropped == 0:
@@ -101,7 +101,7 @@ def _scores(
             "density": near.density,
             "coverage": near.coverage,
             "vendi": vendi.vendi_score(part),
-            **{name: float(np.nanmean(values[rows])) for name, values in per_film.items()},
+            **{name: _mean(values[rows]) for name, values in per_film.items()},
             **{name: measure(rows) for name, measure in per_subset.items()},
         }
         for name, value in facts.items():
@@ -109,8 +109,16 @@ def _scores(
     return {name: np.array(values) for name, values in found.items()}
 
 
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is known, NaN where nothing is."""
+    usable = values[~np.isnan(values)]
+    return float(usable.mean()) if len(usable) else float("nan")
+
+
 def _row(found: Mapping[str, Mapping[str, np.ndarray]], name: str) -> dict[str, Any]:
     kept, random = float(found["kept"][name][0]), found["random"][name]
+    if not all(np.isfinite(values[name]).all() for values in found.values()):
+        raise ValueError(f"expected {name} of films of every subset, got a subset where none has it; leave it out")
     away = np.abs(random - random.mean()) >= abs(kept - random.mean())
     low, high = np.quantile(random, [0.025, 0.975])
     matched = (
@@ -139,20 +147,28 @@ def tstr(
         seed: of the films that choose the penalty of the linear probe, a fifth.
 
     Returns:
-        A function of rows of `fake`; 0.5 is chance, higher is better, NaN where no label can be learnt and tested.
+        A function of rows of `fake`; 0.5 is chance, higher is better. Always over the same labels: one that the rows do
+        not have both ways counts as chance.
+
+    Raises:
+        ValueError: no label that films of both sets have, and that other films of both have not.
     """
     ours, theirs = known(fake_labels), known(real_labels)
-    testable = probe.trainable(theirs)
+    learnt = np.flatnonzero(probe.trainable(ours) & probe.trainable(theirs))
+    if not len(learnt):
+        raise ValueError(
+            "TSTR needs a label that some films have (1) and others have not (0), in both sets; got none: give sets "
+            "with such labels, or leave --utility out"
+        )
 
     def measure(rows: np.ndarray) -> float:
         order = np.random.default_rng(seed).permutation(rows)
         held, train = np.split(order, [len(order) // 5])
         sides = [(fake[part], MultiHot(ours.values[part], ours.mask[part])) for part in (train, held)]
-        learnt = np.flatnonzero(probe.trainable(sides[0][1]) & testable)
         predicted = probe.train(*sides[0], sides[1], Request().penalties)(real)
         present, absent = ((theirs.values == value) & theirs.mask for value in (1, 0))
         areas = [ranking.area(predicted[:, one], present[:, one], absent[:, one]) for one in learnt]
-        return float(np.mean(areas)) if areas else float("nan")
+        return float(np.mean(areas))
 
     return measure
 

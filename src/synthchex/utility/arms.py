@@ -69,7 +69,10 @@ def split(groups: np.ndarray, share: float, rng: np.random.Generator) -> tuple[n
     """
     _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
-        raise ValueError(f"expected at least 2 patients to split, got {len(sizes)} with {len(groups)} films; give more")
+        raise ValueError(
+            f"expected films of at least 2 patients, or synthetic ones of 2 prompts, to split, got {len(sizes)} with "
+            f"{len(groups)} films; give more"
+        )
     order = rng.permutation(len(sizes))
     taken = np.cumsum(sizes[order]) <= share * len(groups)
     taken[0], taken[-1] = True, False
@@ -84,22 +87,35 @@ def parts_of(real: np.ndarray, synthetic: np.ndarray, request: Request, seed: in
         real: group (patient) of each real film that is no test film, (N,).
         synthetic: group (prompt) of each synthetic film, (M,).
     """
-    first, second = np.random.default_rng((seed, 0)), np.random.default_rng((seed, 1))
+    first, second = (np.random.default_rng((seed, side, request.seed)) for side in (0, 1))
     train, validation = split(real, request.validation_share, first)
     return Parts(train[: request.max_real], validation, *split(synthetic, request.validation_share, second))
 
 
-def plan(parts: Parts, request: Request, pairs: np.ndarray | None = None) -> Plan:
+def plans(real: np.ndarray, synthetic: np.ndarray, request: Request, pairs: np.ndarray | None = None) -> list[Plan]:
+    """The arms of every seed: the same ones, of the same sizes, though a split by patient gives each seed another size.
+
+    Args:
+        real, synthetic, pairs: as for `parts_of` and `plan`.
+    """
+    parts = [parts_of(real, synthetic, request, seed) for seed in range(request.seeds)]
+    size, least = (min(len(one[place]) for one in parts) for place in (0, 2))
+    return [plan(one._replace(real=one.real[:size]), request, pairs, least) for one in parts]
+
+
+def plan(parts: Parts, request: Request, pairs: np.ndarray | None = None, least: int | None = None) -> Plan:
     """The arms of one seed.
 
     Args:
         parts: from `parts_of`.
         pairs: (P, 2) real row, synthetic row that was made from its prompt; for the setting `mixed` of CheXGenBench.
+        least: synthetic training films that every seed has; by default those of this one.
     """
+    least = len(parts.synthetic) if least is None else least
     if request.preset:
-        return _chexgenbench(parts, pairs)
+        return _chexgenbench(parts, pairs, least)
     real, held = Part(real=parts.real), Part(real=parts.real_validation)
-    size, matched = len(parts.real), min(len(parts.real), len(parts.synthetic))
+    size, matched = len(parts.real), min(len(parts.real), least)
     made, left_out = [Arm("trtr", real, held, ratio=0.0)], dict[str, str]()
     if "tstr" in request.arms:
         beside = "trtr" if matched == size else "trtr-matched"
@@ -111,7 +127,7 @@ def plan(parts: Parts, request: Request, pairs: np.ndarray | None = None) -> Pla
         mixed, left_out = _mixes(parts, request.mix)
         made += mixed
     if "pretrain" in request.arms:
-        first, first_held = Part(synthetic=parts.synthetic), Part(synthetic=parts.synthetic_validation)
+        first, first_held = Part(synthetic=parts.synthetic[:least]), Part(synthetic=parts.synthetic_validation)
         made.append(Arm("pretrain", real, held, before=first, before_validation=first_held, baseline="trtr"))
     return Plan(made, left_out)
 
@@ -130,13 +146,13 @@ def _mixes(parts: Parts, ratios: Sequence[float]) -> tuple[list[Arm], dict[str, 
     return made, left_out
 
 
-def _chexgenbench(parts: Parts, pairs: np.ndarray | None) -> Plan:
+def _chexgenbench(parts: Parts, pairs: np.ndarray | None, least: int) -> Plan:
     """The four settings of CheXGenBench: real alone, synthetic alone, half of the real replaced, both 1:1."""
     original, synthetic, mixed, augmented = PRESETS["chexgenbench"]
     size, held = len(parts.real), Part(real=parts.real_validation)
     every = np.concatenate([parts.synthetic, parts.synthetic_validation])
     made = [Arm(original, Part(real=parts.real), held)]
-    alone, alone_held = Part(synthetic=parts.synthetic[:size]), Part(synthetic=parts.synthetic_validation)
+    alone, alone_held = Part(synthetic=parts.synthetic[: min(size, least)]), Part(synthetic=parts.synthetic_validation)
     made.append(Arm(synthetic, alone, alone_held, baseline=original))
     left_out: dict[str, str] = {}
     builders: dict[str, tuple[int, Callable[[], Part]]] = {

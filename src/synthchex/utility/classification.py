@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def classification(
     sets.check_patients(list(given.values()), list(given))
     joined = sources.join(real, synthetic)
     if synthetic.labels is None and joined is not None:
-        synthetic = sources.with_labels(synthetic, real, joined)
+        synthetic = labelled(synthetic, real, joined)
     read, learner, version = reader(request, store, quiet=quiet)
     known = people or {}
     read_sets = [sets.films(name, one, read(one), request, known.get(name)) for name, one in given.items()]
@@ -85,6 +85,23 @@ def classification(
         quiet=quiet,
         version=version,
     )
+
+
+def labelled(synthetic: ImageSet, real: ImageSet, joined: sources.Join) -> ImageSet:
+    """The synthetic films that join a real one, with its labels. Of the others nothing is known: that is not the same
+    as a label that is not mentioned, which `--not-mentioned` may make negative.
+
+    Raises:
+        ValueError: none joins, or the real films have no labels.
+    """
+    if not joined.joined:
+        raise ValueError(
+            f"expected labels of {synthetic.source}, or ids or prompts of {real.source} to take them by, got "
+            f"{len(synthetic)} films that join none; name the column of labels with --labels-column"
+        )
+    rows, notes = np.unique(joined.pairs[:, 1]), dict(synthetic.notes)
+    notes |= {"label-not-joined": joined.only_synthetic} if joined.only_synthetic else {}
+    return replace(sources.with_labels(synthetic, real, joined).take(rows), notes=notes)
 
 
 def reader(request: Request, store: Path | None, *, quiet: bool) -> tuple[Any, Learner, str]:
@@ -135,12 +152,7 @@ def study(
     (real, copies), (synthetic, more) = (sets.without_copies(side, tests) for side in (real, synthetic))
     told = sets.warnings(real, synthetic, tests, {"real": copies, "synthetic": more}, request)
     pairs = sources.join(real.images, synthetic.images)
-    plans = [
-        arms.plan(
-            arms.parts_of(real.groups, synthetic.groups, request, seed), request, None if pairs is None else pairs.pairs
-        )
-        for seed in range(request.seeds)
-    ]
+    plans = arms.plans(real.groups, synthetic.groups, request, None if pairs is None else pairs.pairs)
     train = partial(runs.run, request=request, learner=learner, work=work, version=version)
     made = _train(plans, (real, synthetic), tests, request, train, quiet=quiet)
     scores, predictions = _scored(plans[0], made, synthetic, tests, request)
@@ -172,7 +184,7 @@ def _curved(made: Sequence[Run]) -> bool:
 
 
 def _arm(arm: arms.Arm, plan: arms.Plan) -> dict[str, Any]:
-    """Sizes of an arm, of the first seed."""
+    """Sizes of an arm; those of its validation films are of the first seed."""
     before = arm.before or arms.Part()
     return {
         "arm": arm.name,

@@ -109,6 +109,8 @@ class Request:
                 "expected one or more ratios of mix, 0 or above, and penalties above 0, got "
                 f"{list(self.mix)} and {list(self.penalties)}"
             )
+        if not self.age_bands or list(self.age_bands) != sorted(set(self.age_bands)):
+            raise ValueError(f"age_bands must be one or more edges that rise, got {list(self.age_bands)}")
         shares = (self.test_share, self.validation_share, self.confidence_level, self.alpha)
         if not all(0 < share < 1 for share in shares):
             raise ValueError(

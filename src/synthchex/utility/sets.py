@@ -63,6 +63,7 @@ class Films:
             "n": len(self),
             "patients": None if self.images.patients is None else len(np.unique(self.groups)),
             "skipped": dict(self.skipped),
+            "notes": dict(self.images.notes),
             "states": {
                 label: {"present": int((values[:, i] * mask[:, i]).sum()), "known": int(mask[:, i].sum())}
                 for i, label in enumerate(records.LABELS)
@@ -180,6 +181,19 @@ def warnings(
         for one in (real, *tests)
         if one.images.patients is None and request.domain != "phantom"  # a simulation has no patients
     ]
+    told += [
+        f"{one.name}: the patients of {len(mine):,} of {len(one):,} films are not known; each counts as a patient."
+        for one in (real, *tests)
+        if (mine := [owner for owner in one.images.patients or () if owner.startswith(UNKNOWN)])
+    ]
+    told += [
+        f"{one.name}: {sum(map(bool, reasons)):,} films have a reason to be dropped (column drop_reason) and are used "
+        "like all others; leave them out with synthchex build."
+        for one in (real, synthetic, *tests)
+        if any(reasons := one.images.provenance.get("drop_reason", ()))
+    ]
+    if left := synthetic.images.notes.get("label-not-joined"):
+        told.append(f"synthetic: {left:,} films join no real film by id or prompt; without labels they are left out.")
     told += [
         f"{count:,} films of {name} stand byte for byte in a test set and were not trained on."
         for name, count in copies.items()

@@ -120,8 +120,9 @@ def _intervals(request: Request) -> str:
         f"Intervals are {100 * request.confidence_level:g} % and take patients as independent, not films: DeLong's for "
         f"AUROC, a bootstrap of {request.resamples} draws for the rest. They say how scores vary with the test films; "
         "the range over seeds says how they vary with training. Differences are paired over test films and seeds, and "
-        "their interval holds both kinds of variation; p values are adjusted over labels by Holm. Thresholds of F1, "
-        "precision and recall have the highest F1 on validation films."
+        "their interval holds both kinds of variation; that of TRTS compares other films and holds the first kind "
+        "alone; p values are adjusted over labels by Holm. Thresholds of F1, precision and recall have the highest F1 "
+        "on validation films."
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from synthchex.data import images, records, sources, splits, tables
 from synthchex.training import films as training_films
+from synthchex.utility.sets import UNKNOWN
 
 # Columns that hold a report, the likeliest first; LLaVA-Rad's and CheXGenBench's among them.
 REPORT_COLUMNS = ("report", "findings", "annotated_prompt", "prompt", "caption", "text")
@@ -144,7 +145,7 @@ def _first(columns: Sequence[str], known: Sequence[str]) -> str | None:
 
 
 def split(cases: Cases, share: float) -> tuple[Cases, Cases]:
-    """Training and test cases: no patient in both; where patients are unknown, no report in both.
+    """Training and test cases: no patient and no film in both; where patients are unknown, no report in both.
 
     Raises:
         ValueError: a share that is not above 0 and below 1, or fewer than 2 cases on a side.
@@ -152,7 +153,8 @@ def split(cases: Cases, share: float) -> tuple[Cases, Cases]:
     if not 0 < share < 1:
         raise ValueError(f"test share must be above 0 and below 1, got {share}")
     owners = cases.patients if cases.patients is not None else [splits.normalised(text) for text in cases.reports]
-    side = splits.assign(splits.keys(owners), {"train": 1 - share, "test": share})
+    groups = splits.linked(splits.keys(owners), splits.keys(cases.digests))
+    side = splits.assign(groups, {"train": 1 - share, "test": share})
     train, test = cases.take(np.flatnonzero(side == 0)), cases.take(np.flatnonzero(side == 1))
     if min(len(train), len(test)) < 2:
         raise ValueError(
@@ -169,7 +171,7 @@ def check_apart(train: Cases, test: Cases, name: str) -> list[str]:
         ValueError: with how many patients, or films, are in both.
     """
     if train.patients is not None and test.patients is not None:
-        shared = set(train.patients) & set(test.patients)
+        shared = {owner for owner in {*train.patients} & {*test.patients} if not owner.startswith(UNKNOWN)}
         if shared:
             raise ValueError(
                 f"expected no patient of the test set in the {name} set, got {len(shared)}; split by patient, or leave "
@@ -180,8 +182,13 @@ def check_apart(train: Cases, test: Cases, name: str) -> list[str]:
         raise ValueError(
             f"expected no film of the test set in the {name} set, got {films} that are the same; split them"
         )
-    if name == "real" and (train.patients is None or test.patients is None):
-        return ["patients are not known on both sides: that none is in training and test could not be checked"]
+    unknown = any(
+        one.patients is None or any(owner.startswith(UNKNOWN) for owner in one.patients) for one in (train, test)
+    )
+    if name == "real" and unknown:
+        return [
+            "patients are not known of all films on both sides: that none is in training and test could not be checked"
+        ]
     return []
 
 

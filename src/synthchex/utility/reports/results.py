@@ -70,7 +70,7 @@ def summarise(
         "confidence": judge.confidence,
         "arms": arms,
         "baseline": baseline(train, judge),
-        "warnings": [*notes, *doubts(arms, len(test))],
+        "warnings": [*notes, *wordless(judge), *doubts(arms, len(test))],
         "examples": examples(folder, plan, test) if policy == "open" else [],
         "source_policy": policy,
     }
@@ -108,6 +108,19 @@ def baseline(train: Mapping[str, Cases], judge: Judge) -> dict[str, Any]:
     text = scoring.commonest(train[arm].reports)
     found = judge.told([[text] * len(judge.reports)])
     return {"what": f"the commonest report of the {arm} training set, for every film", **rows(found, judge)}
+
+
+def wordless(judge: Judge) -> list[str]:
+    """True reports that the tokenizer finds no word in, such as those of another script: BLEU and ROUGE-L are blind."""
+    count = sum(not one for one in judge.tokens)
+    return (
+        [
+            f"{count} of {len(judge.tokens)} true reports have no word of a to z and digits; they count with BLEU and "
+            "ROUGE-L of 0, whatever is written: see --tokenizer"
+        ]
+        if count
+        else []
+    )
 
 
 def doubts(arms: Sequence[Mapping[str, Any]], films: int) -> list[str]:
