@@ -730,3 +730,18 @@ def test_a_killed_import_goes_on_and_two_processes_write_every_row_once(tmp_path
     again = subprocess.run(command, env=slow, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "holds another run (rows: 300 there, 1 now" in again.stderr
+
+
+def test_the_policy_of_a_table_or_a_saved_set_is_that_of_its_rows(tmp_path: Path) -> None:
+    import datasets
+
+    (tmp_path / "mixed.csv").write_text("image,source_policy\na.png,open\nb.png,credentialed\n")
+    assert policies.source_policy(tmp_path / "mixed.csv") == "credentialed"
+    with pytest.raises(ValueError, match="says that its films are credentialed"):
+        policies.stated(tmp_path / "mixed.csv", "open")
+    (tmp_path / "silent.csv").write_text("image\na.png\n")
+    assert policies.stated(tmp_path / "silent.csv", "open") == "open"
+    datasets.Dataset.from_dict({"image": ["a"], "source_policy": ["credentialed"]}).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    assert policies.source_policy(tmp_path / "saved") == "credentialed"
