@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +20,26 @@ from synthchex.privacy import benchmark, extraction, membership, reidentificatio
 from synthchex.privacy.neighbours import Request, Space
 from synthchex.privacy.rates import counted
 
-ALPHA = 0.05
 COSINE = "cosine"
+
+
+def reading(options: Any) -> dict[str, Any]:
+    """How films are read, by every part alike."""
+    return {name: getattr(options, name) for name in ("batch_size", "num_workers", "quiet")}
 
 
 def encode(options: Any, films: ImageSet, named: list[Any], kept: Path) -> store.Encoded:
     """Features of a set, as the options say."""
-    return store.encode(
-        films,
-        named,
-        kept,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        quiet=options.quiet,
-    )
+    return store.encode(films, named, kept, **reading(options))
 
 
 def near_copies(options: Any, encoder: Any, real: ImageSet, synthetic: ImageSet, kept: Path) -> dict[str, Any]:
     """What the gate of `publish` calls copies, by its calibrated limits."""
-    see = partial(
-        copies.see,
-        encoder=encoder,
-        kept=kept,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        quiet=options.quiet,
-    )
-    known = copies.reference(see(real), real.patients)
+    seen, looked = (copies.see(films, encoder, kept, **reading(options)) for films in (synthetic, real))
+    known = copies.reference(looked, real.patients)
     trial = gate.Trial(options.false_alarms, copied=max(1, options.planted), seed=options.seed)
     measured = calibration.calibrate(real, known, encoder, trial, num_workers=options.num_workers)
-    near = copies.nearness(see(synthetic), known, num_workers=options.num_workers)
+    near = copies.nearness(seen, known, num_workers=options.num_workers)
     by = calibration.found(near, measured.thresholds)
     hits = calibration.any_of(by)
     return {
@@ -114,14 +103,20 @@ def recognised(
     )
     found = {"score": name, "calibration": measured, "match": match}
     if options.protocol == "chexgenbench":
-        found["benchmark"] = published(options, encoder, real, synthetic, measured["threshold"], kept)
+        found["benchmark"] = published(options, encoder, (network, score), real, synthetic, measured["threshold"], kept)
     return found
 
 
 def published(
-    options: Any, encoder: Any, real: ImageSet, synthetic: ImageSet, threshold: float, kept: Path
+    options: Any,
+    encoder: Any,
+    scored: tuple[Any, reidentification.Score],
+    real: ImageSet,
+    synthetic: ImageSet,
+    threshold: float,
+    kept: Path,
 ) -> dict[str, Any]:
-    """CheXGenBench's table: each prompt's real film beside the films of all its seeds.
+    """CheXGenBench's table: each prompt's real film beside the films of all its seeds; `scored` as of `scorer`.
 
     Raises:
         ValueError: synthetic films cannot be joined to real ones by id or prompt.
@@ -131,7 +126,7 @@ def published(
         raise ValueError("--protocol chexgenbench needs synthetic films with the ids or prompts of real ones")
     rows, groups = np.unique(joined.pairs[:, 0], return_inverse=True)
     theirs, ours = real.take(rows), synthetic.take(joined.pairs[:, 1])
-    network, score, _ = scorer(options, encoder)
+    network, score = scored
     one, two = (encode(options, side, [network, encoder], kept) for side in (theirs, ours))
     if len(one.kept) < len(theirs) or len(two.kept) < len(ours):
         raise ValueError(f"expected readable films, got {dict(one.skipped)} and {dict(two.skipped)}; leave them out")
@@ -157,15 +152,15 @@ def repeated(options: Any, encoder: Any, synthetic: ImageSet, kept: Path) -> dic
         return None
     spaces = [extraction.Space(options.encoders[0], seen.features[0]), tiles.space(seen.features[1])]
     labels = None if synthetic.labels is None else synthetic.labels[seen.kept]
-    if labels is not None and extraction.smallest_quantile(prompts, labels, seed=options.seed) > extraction.QUANTILE:
-        labels = None  # too few prompts have the same ones; the results say `same_labels`
+    least = extraction.smallest_quantile(prompts, labels, seed=options.seed)
+    if labels is not None and least > extraction.QUANTILE:  # too few prompts have the same ones; see `same_labels`
+        labels, least = None, extraction.smallest_quantile(prompts, None, seed=options.seed)
     return extraction.find_twins(
         spaces,
         prompts,
         labels,
         size=options.clique_size,
-        # The smallest that so few prompts can set.
-        quantile=max(extraction.QUANTILE, extraction.smallest_quantile(prompts, labels, seed=options.seed)),
+        quantile=max(extraction.QUANTILE, least),
         seed=options.seed,
         quiet=options.quiet,
     )
@@ -184,18 +179,16 @@ def members(options: Any, real: ImageSet, held_out: ImageSet, kept: Path) -> dic
         held_out,
         kept,
         device=options.device,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        quiet=options.quiet,
+        **reading(options),
     )
 
 
 def flagged(found: Mapping[str, Any]) -> list[str]:
     """What speaks against the set, in words; each test at 5 %, those of several spaces together (Bonferroni)."""
     told, count = list[str](), len(found["neighbours"])
-    near = [row["space"] for row in found["neighbours"] if row["memorization_p_value"] * count < ALPHA]
+    near = [row["space"] for row in found["neighbours"] if row["memorization_p_value"] * count < selftest.ALPHA]
     told += [f"more films near training films than the null allows, in {', '.join(near)}"] if near else []
-    sure = [row["space"] for row in found["neighbours"] if row["share_below_certain_p_value"] * count < ALPHA]
+    sure = [row["space"] for row in found["neighbours"] if row["share_below_certain_p_value"] * count < selftest.ALPHA]
     told += [f"films too near for any film of so many new patients, in {', '.join(sure)}"] if sure else []
     if found["copies"] and _more(found["copies"]["counted"], found["copies"]["false_alarms"]):
         told.append("more films that the gate calls copies than its false alarms")
@@ -209,4 +202,4 @@ def flagged(found: Mapping[str, Any]) -> list[str]:
 def _more(counts: Mapping[str, Any], chance: float) -> bool:
     from scipy.stats import binom
 
-    return bool(binom.sf(counts["hits"] - 1, counts["films"], chance) < ALPHA)
+    return bool(binom.sf(counts["hits"] - 1, counts["films"], chance) < selftest.ALPHA)

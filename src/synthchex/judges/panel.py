@@ -10,6 +10,7 @@ import numpy as np
 
 from synthchex.data import records
 from synthchex.judges.verdicts import UNPARSED, Judge, Verdict, described
+from synthchex.maths.readers import fleiss
 
 VOTES = ("majority", "all")
 
@@ -101,14 +102,13 @@ def agreement(votes: Sequence[Sequence[str | None]]) -> dict[str, Any]:
     }
     if not whole:
         return found
-    observed = float((counts * (counts - 1)).sum() / (len(whole) * judges * (judges - 1)))
+    found["agree"] = float((counts.max(1) == judges).mean())
     if judges == 2:
         shares = [np.mean([[row[side] == name for name in records.QUALITIES] for row in whole], 0) for side in (0, 1)]
         chance = float(shares[0] @ shares[1])
+        found["kappa"] = None if chance == 1 else (found["agree"] - chance) / (1 - chance)
     else:
-        chance = float(((counts.sum(0) / counts.sum()) ** 2).sum())
-    found["agree"] = float((counts.max(1) == judges).mean())
-    found["kappa"] = None if chance == 1 else (observed - chance) / (1 - chance)
+        found["kappa"] = fleiss(counts)
     return found
 
 

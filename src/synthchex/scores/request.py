@@ -44,17 +44,17 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured before anything is loaded."""
-        _among("metrics", self.metrics, METRICS)
-        _among("protocol", [self.protocol], PROTOCOLS)
-        _among("uncertain", [self.uncertain], get_args(Uncertain))
-        _among("adjustment", [self.adjustment], ("holm", "bh"))
-        _among("source policy", [self.source_policy], POLICIES)
-        _above("nearest_k", self.nearest_k, 0)
-        _above("min_rows", self.min_rows, 1)
-        _above("draws", self.draws, 0)
-        _above("permutations", self.permutations, 18)
-        _above("batch_size", self.batch_size, 0)
-        _above("num_workers", self.num_workers, 0)
+        among("metrics", self.metrics, METRICS)
+        among("protocol", [self.protocol], PROTOCOLS)
+        among("uncertain", [self.uncertain], get_args(Uncertain))
+        among("adjustment", [self.adjustment], ("holm", "bh"))
+        among("source policy", [self.source_policy], POLICIES)
+        at_least("nearest_k", self.nearest_k, 1)
+        at_least("min_rows", self.min_rows, 2)
+        at_least("draws", self.draws, 1)
+        at_least("permutations", self.permutations, 19)
+        at_least("batch_size", self.batch_size, 1)
+        at_least("num_workers", self.num_workers, 1)
         if not 0 < self.confidence_level < 1 or not 0 < self.alpha < 1:
             raise ValueError(
                 f"confidence_level and alpha must lie between 0 and 1, got {self.confidence_level} and {self.alpha}"
@@ -63,12 +63,14 @@ class Request:
             raise ValueError(f"expected one or more different encoders, got {list(self.encoders)}")
 
 
-def _among(name: str, given: Any, known: Any) -> None:
+def among(name: str, given: Any, known: Any) -> None:
+    """Refuse values that are not known."""
     unknown = [value for value in given if value not in known]
     if unknown:
         raise ValueError(f"{name} must be among {list(known)}, got {unknown}")
 
 
-def _above(name: str, value: int, limit: int) -> None:
-    if value <= limit:
-        raise ValueError(f"{name} must be at least {limit + 1}, got {value}")
+def at_least(name: str, value: float, least: float) -> None:
+    """Refuse a number below the least one."""
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -73,12 +73,8 @@ def analyse(
     Raises:
         ValueError: a reader without answers to both arms.
     """
-    first = {name: calls(rows, truth) for name, rows in by_reader(answers, repeats=False).items()}
-    again = by_reader(answers, repeats=True)
-    rows = [
-        of_reader(name, found, repeated(answers, name) if name in again else [], confidence)
-        for name, found in first.items()
-    ]
+    first = {name: calls(rows, truth) for name, rows in by_reader(answers).items()}
+    rows = [of_reader(name, found, repeated(answers, name), confidence) for name, found in first.items()]
     p_values = [row["p_value"] for row in rows]
     for row, value in zip(rows, resampling.adjusted(p_values), strict=True):
         row["p_adjusted"] = float(value)
@@ -94,11 +90,11 @@ def analyse(
     }
 
 
-def by_reader(answers: Sequence[Answer], *, repeats: bool) -> dict[str, list[Answer]]:
-    """Answers of each reader in the order they were given, first showings or repeats."""
+def by_reader(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    """Answers of each reader in the order they were given; repeats are left out."""
     found: dict[str, list[Answer]] = {}
     for row in sorted(answers, key=lambda row: (str(row["reader"]), row["position"])):
-        if bool(row["repeat"]) == repeats:
+        if not row["repeat"]:
             found.setdefault(str(row["reader"]), []).append(row)
     return found
 

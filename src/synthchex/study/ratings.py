@@ -27,7 +27,7 @@ def quality(answers: Sequence[Answer], truth: Truth, *, confidence: float = 0.95
         {"models": one row per model and aspect; "tests": one per aspect, real against synthetic; "between": weighted
         kappa of each pair of readers; "tags": {model: {tag: ratings with it}}, "comments": ratings with a text}.
     """
-    first = by_reader(answers, repeats=False)
+    first = by_reader(answers)
     model_of = {case: "real" if one["arm"] == "real" else str(one.get("model")) for case, one in truth.items()}
     found = {aspect: _matrix(first, aspect) for aspect in ASPECTS}
     rows, tests = [], []
@@ -145,7 +145,7 @@ def diagnosis(answers: Sequence[Answer], truth: Truth, *, confidence: float = 0.
     on which a reader named nothing but support devices is "No Finding" for him, as CheXpert has it.
     """
     seen: dict[str, list[set[str]]] = {}
-    for given in by_reader(answers, repeats=False).values():
+    for given in by_reader(answers).values():
         for answer in given:
             present = set(answer["answer"]["present"])
             normal = set() if present - {"Support Devices"} else {"No Finding"}

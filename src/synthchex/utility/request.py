@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from synthchex.data.importers.policies import POLICIES
 from synthchex.data.training import Policy
 from synthchex.models import encoders
+from synthchex.scores.request import among, at_least
 
 ARMS = ("trtr", "tstr", "trts", "mix", "pretrain")
 PRESETS: dict[str, tuple[str, ...]] = {"chexgenbench": ("all_original", "all_synthetic", "mixed", "augmented")}
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-
-
-def among(name: str, given: Any, known: Any) -> None:
-    """Refuse values that are not known."""
-    unknown = [value for value in given if value not in known]
-    if unknown:
-        raise ValueError(f"{name} must be among {list(known)}, got {unknown}")
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number below the least one."""
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True)
